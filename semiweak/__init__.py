@@ -1,0 +1,51 @@
+"""A PyTorch Lightning model zoo for learning segmentation from few and weak labels.
+
+Every public name is imported when it is first used, so that ``import semiweak`` is quick.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semiweak.data.annotations import Annotation as Annotation
+    from semiweak.data.annotations import Sample as Sample
+    from semiweak.data.folder import MixedAnnotationDataModule as MixedAnnotationDataModule
+    from semiweak.data.synthetic_module import SyntheticDataModule as SyntheticDataModule
+    from semiweak.data.vnc import VNCDataModule as VNCDataModule
+    from semiweak.data.weaken import Weakening as Weakening
+    from semiweak.inference.tiling import Tiling as Tiling
+    from semiweak.inference.writer import LabelWriter as LabelWriter
+    from semiweak.methods.supervised import SupervisedModule as SupervisedModule
+    from semiweak.metrics.overlap import DiceScore as DiceScore
+    from semiweak.metrics.overlap import IoU as IoU
+
+_HOME = {
+    "SupervisedModule": "semiweak.methods.supervised",
+    "MixedAnnotationDataModule": "semiweak.data.folder",
+    "SyntheticDataModule": "semiweak.data.synthetic_module",
+    "VNCDataModule": "semiweak.data.vnc",
+    "DiceScore": "semiweak.metrics.overlap",
+    "IoU": "semiweak.metrics.overlap",
+    "Annotation": "semiweak.data.annotations",
+    "Sample": "semiweak.data.annotations",
+    "Weakening": "semiweak.data.weaken",
+    "LabelWriter": "semiweak.inference.writer",
+    "Tiling": "semiweak.inference.tiling",
+}
+__all__ = ["__version__", *_HOME]
+
+try:
+    __version__ = version("semiweak")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'semiweak' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

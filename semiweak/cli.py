@@ -1,0 +1,202 @@
+"""The command line: Lightning's, with our defaults and a predict that needs no model."""
+
+from __future__ import annotations
+
+import os
+
+# jsonargparse tells users about calls that Lightning makes.
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+import sys
+import warnings
+from inspect import isabstract
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+import semiweak
+from semiweak.data.datamodule import SegmentationDataModule
+from semiweak.inference.tiling import Tiling
+from semiweak.inference.writer import LabelWriter
+from semiweak.methods.base import SegmentationModule, check_checkpoint
+
+# Imported, every exported class goes by its bare name on the command line.
+EXPORTED = [getattr(semiweak, name) for name in semiweak.__all__]
+METHODS = [
+    cls
+    for cls in EXPORTED
+    if isinstance(cls, type) and issubclass(cls, SegmentationModule) and not isabstract(cls)
+]
+
+
+NOT_FOR_USERS = (
+    "Precision bf16-mixed is not supported by the model summary",
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6 with torch 2.11 or later
+)
+"""What Lightning warns of and a user cannot change."""
+
+
+class SemiweakCLI(LightningCLI):
+    """Lightning's command line over this package's models and data modules."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what may change after training and is therefore no argument of a model."""
+        parser.add_class_arguments(Tiling, "tiling")
+        parser.add_lightning_class_args(LabelWriter, "writer")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds the default callbacks that the configuration does not bring itself."""
+        self.model.tiling = self._get(self.config_init, "tiling")
+        given = self._get(self.config_init, "trainer")["callbacks"] or []
+        given = given if isinstance(given, list) else [given]
+        has = [type(callback) for callback in given]
+        defaults: list[Any] = []
+        if (
+            ModelCheckpoint not in has
+            and not self._get(self.config_init, "trainer")["fast_dev_run"]
+        ):
+            monitor = (
+                self.model.monitor if self.datamodule.val or self.datamodule.part("val") else None
+            )
+            defaults.append(
+                ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_last=True)
+            )
+        if LearningRateMonitor not in has:
+            defaults.append(LearningRateMonitor(logging_interval="epoch"))
+        return super().instantiate_trainer(callbacks=[*given, *defaults], **kwargs)
+
+    def after_fit(self) -> None:
+        """Says where the model is."""
+        checkpoint = self.trainer.checkpoint_callback
+        path = getattr(checkpoint, "best_model_path", "") or getattr(
+            checkpoint, "last_model_path", ""
+        )
+        if path and self.trainer.is_global_zero:
+            print(f"best model: {os.path.relpath(path)}")
+
+
+def run(args: list[str]) -> None:
+    """Runs one command.
+
+    Args:
+        args: What stands behind ``semiweak`` on the command line.
+
+    Raises:
+        SystemExit: Bad input, with the reason on standard error.
+    """
+    for message in NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=message)
+    command_line = sys.argv
+    try:
+        if args[0] == "inspect":
+            from semiweak.inspection import inspect
+
+            inspect(args[1:])
+        else:
+            # Lightning wants what it parses to be what stands on the command line.
+            sys.argv = ["semiweak", *complete(args)]
+            SemiweakCLI(
+                SegmentationModule,
+                SegmentationDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                # A second run in the same folder is no error; each has its own version folder.
+                save_config_kwargs={"overwrite": True},
+                seed_everything_default=0,
+                trainer_defaults={
+                    "logger": {
+                        "class_path": "pytorch_lightning.loggers.CSVLogger",
+                        "init_args": {"save_dir": "runs", "name": ""},
+                    },
+                    "max_epochs": 100,
+                },
+            )
+    except ValueError as error:
+        # Our errors speak of the user's input and name the remedy; the way there would hide it.
+        if os.environ.get("SEMIWEAK_TRACEBACK"):
+            raise
+        # A data loader's worker sends the traceback along as text.
+        reason = str(error).strip().rpartition("\nValueError: ")[2]
+        sys.exit(f"error: {reason}\n(SEMIWEAK_TRACEBACK=1 shows where it was raised)")
+    finally:
+        sys.argv = command_line
+
+
+def complete(args: list[str]) -> list[str]:
+    """Adds to a command what follows from its checkpoint and need not be said.
+
+    ``predict --ckpt_path best.ckpt --data.root new/ --out labels/`` gets the model's class from the
+    checkpoint, and the data module that reads a folder. Only a class that this package exports is
+    taken from a checkpoint, never another import path that a file names.
+    """
+    command, rest = args[0], args[1:]
+    if command not in ("fit", "validate", "test", "predict"):
+        raise ValueError(
+            f"unknown command {command!r}; there are fit, validate, test, predict and inspect"
+        )
+    rest = ["--writer.out" + a[len("--out") :] if _is(a, "--out") else a for a in rest]
+    extra = []
+    path = _value(rest, "--ckpt_path")
+    if path not in (None, "best", "last", "hpc", "null"):
+        checkpoint = read_checkpoint(path)
+        cls = class_of(checkpoint, path)
+        if not _given(rest, "--config", "-c", "--model"):
+            extra.append(f"--model={cls.__name__}")
+            if command == "predict" and not _given(rest, "--data"):
+                extra.append("--data=MixedAnnotationDataModule")
+                dims = (checkpoint["semiweak"]["data"] or {}).get("spatial_dims", 2)
+                extra.append(f"--data.spatial_dims={dims}")
+        if not _given(rest, "--weights_only"):
+            extra.append("--weights_only=true")
+    if command == "predict" and not _given(rest, "--return_predictions"):
+        extra.append("--return_predictions=false")  # the writer has them; they would fill memory
+    return [command, *extra, *rest]
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Reads a checkpoint without executing anything that it holds.
+
+    Raises:
+        ValueError: There is no such file, it is no checkpoint, or of another program or release.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is no checkpoint of semiweak, or is damaged") from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} is no checkpoint of semiweak: it holds no dictionary")
+    check_checkpoint(checkpoint, path)
+    return checkpoint
+
+
+def class_of(checkpoint: dict[str, Any], path: str) -> type[SegmentationModule]:
+    """The method that a checkpoint belongs to, one of those that this package exports."""
+    name = checkpoint.get("hyper_parameters", {}).get("_class_path")
+    for cls in METHODS:
+        if name == f"{cls.__module__}.{cls.__qualname__}":
+            return cls
+    raise ValueError(
+        f"{path} is of the class {name}, which semiweak does not export; load it from Python, by "
+        "the class that wrote it"
+    )
+
+
+def _is(arg: str, option: str) -> bool:
+    return arg == option or arg.startswith(f"{option}=")
+
+
+def _given(args: list[str], *options: str) -> bool:
+    return any(_is(arg, option) for arg in args for option in options)
+
+
+def _value(args: list[str], option: str) -> str | None:
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        if _is(arg, option):
+            return arg.partition("=")[2] if "=" in arg else following
+    return None

@@ -1,0 +1,1 @@
+"""From what annotators say to tensors: annotation model, readers, samplers, data modules."""

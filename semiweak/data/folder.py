@@ -1,0 +1,225 @@
+"""A folder of images of which some are annotated, each in any way."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semiweak.data.annotations import Annotation, Sample
+from semiweak.data.datamodule import SegmentationDataModule
+from semiweak.data.formats import (
+    BoxAnnotations,
+    ManifestRow,
+    check_boxes,
+    check_points,
+    check_stems,
+    read_coco_boxes,
+    read_manifest,
+    read_points,
+    read_tags,
+)
+from semiweak.data.readers import check_mask, list_images, read_image, read_labels
+from semiweak.data.source import Source
+from semiweak.data.splits import Split
+
+LABEL_FOLDERS = {
+    "mask": "masks",
+    "scribbles": "scribbles",
+    "instances": "instances",
+    "valid": "valid",
+}
+"""The kinds of label image, and the folder of each."""
+
+
+class MixedAnnotationDataModule(SegmentationDataModule):
+    """A folder of images; everything but the images is optional.
+
+    ===================  ==========================================================
+    ``images/``          the images; without this folder, ``root`` itself
+    ``masks/``           class per pixel, 255 unknown, in a file of the same stem
+    ``scribbles/``       the same, for a few strokes
+    ``instances/``       object ids, 0 unlabelled
+    ``valid/``           not 0 where the annotators looked
+    ``boxes.json``       boxes in COCO form
+    ``points.csv``       ``image,y,x,class``
+    ``tags.csv``         ``image,class,value`` with present or absent
+    ===================  ==========================================================
+
+    Or one ``manifest.csv`` that names the files, see the docs. An image without any of these is
+    unlabelled; nothing that nobody said is background.
+
+    Args:
+        root: The folder.
+        class_names: The classes in the order of their ids. Not needed to predict.
+        manifest: A CSV file that lists images and label images, in place of the folders.
+        mask_values: Class of each pixel value in masks and scribbles, such as ``{0: 0, 255: 1}``
+            or ``{"#ff0000": 1}``, where files do not hold class ids.
+        boxes_exhaustive: A class with a box in an image has all its objects in boxes there, so that
+            it is ruled out elsewhere. Set it to false where annotators stopped half-way.
+        group_pattern: A regular expression that finds the group (patient, sub-volume) in a stem,
+            by its first parenthesis, such as ``"(patient[0-9]+)_"``; groups stay on one side of a
+            split.
+        axes: The axes of image files, such as ``"YXC"`` or ``"ZYX"``, where they are not obvious.
+        loading: The other arguments of `SegmentationDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        class_names: list[str] | None = None,
+        manifest: str | None = None,
+        mask_values: dict[int | str, int] | None = None,
+        boxes_exhaustive: bool = True,
+        group_pattern: str | None = None,
+        axes: str | None = None,
+        **loading: Any,
+    ) -> None:
+        super().__init__(class_names=class_names, **loading)
+        self.root = Path(root)
+        self.manifest = manifest
+        self.mask_values = mask_values
+        self.boxes_exhaustive = boxes_exhaustive
+        self.group_pattern = group_pattern
+        self.axes = axes
+
+    def sources(self) -> list[Source]:
+        """All images, with the annotations that are found for each."""
+        rows = self._rows()
+        stems = [row.stem for row in rows]
+        boxes: dict[str, BoxAnnotations] = {}
+        points: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]] = {}
+        tags: dict[str, NDArray[np.int8]] = {}
+        names = list(self.class_names or []) if self.task == "semantic" else []
+        if names:
+            found = self.root / "boxes.json"
+            if found.exists():
+                boxes = read_coco_boxes(found, names, exhaustive=self.boxes_exhaustive)
+                check_stems(boxes, stems, found)
+            found = self.root / "points.csv"
+            if found.exists():
+                points = read_points(found, names, spatial_dims=self.spatial_dims)
+                check_stems(points, stems, found)
+            found = self.root / "tags.csv"
+            if found.exists():
+                tags = read_tags(found, names)
+                check_stems(tags, stems, found)
+        else:
+            self.num_classes  # noqa: B018 says that class_names are missing
+        return [
+            Source(
+                row.stem,
+                partial(
+                    self._read,
+                    row,
+                    boxes.get(row.stem),
+                    points.get(row.stem),
+                    tags.get(row.stem),
+                ),
+                row.group or self._group(row.stem),
+            )
+            for row in rows
+        ]
+
+    def fixed_split(self, sources: Any) -> Split | None:
+        """The ``split`` column of the manifest, where it has one."""
+        if self.manifest is None or self.fold is not None:
+            return None
+        rows = self._rows()
+        if not any(row.split for row in rows):
+            return None
+        return Split(
+            train=[row.stem for row in rows if row.split in ("", "train")],
+            val=[row.stem for row in rows if row.split == "val"],
+            test=[row.stem for row in rows if row.split == "test"],
+        )
+
+    def predict_sources(self) -> list[Source]:
+        """All images, whatever is known about them."""
+        return [Source(row.stem, partial(self._read_bare, row)) for row in self._rows()]
+
+    def _rows(self) -> list[ManifestRow]:
+        if self.manifest is not None:
+            return read_manifest(self.manifest, list(self.class_names or []))
+        if not self.root.is_dir():
+            raise ValueError(f"there is no folder {self.root}")
+        folder = self.root / "images"
+        images = list_images(folder if folder.is_dir() else self.root)
+        beside: dict[str, Any] = {}
+        for kind, name in LABEL_FOLDERS.items():
+            if (self.root / name).is_dir():
+                beside[kind] = list_images(self.root / name)
+                check_stems(beside[kind], images, self.root / name)
+        return [
+            ManifestRow(
+                stem=stem,
+                image=str(path),
+                **{kind: str(found[stem]) for kind, found in beside.items() if stem in found},
+            )
+            for stem, path in images.items()
+        ]
+
+    def _group(self, stem: str) -> str | None:
+        if self.group_pattern is None:
+            return None
+        match = re.search(self.group_pattern, stem)
+        if match is None or not match.groups():
+            raise ValueError(
+                f"group_pattern {self.group_pattern!r} finds no group in the image name {stem!r}; "
+                "it needs one parenthesis around the part that names the group"
+            )
+        return match.group(1)
+
+    def _read_bare(self, row: ManifestRow) -> Sample:
+        image = read_image(row.image, spatial_dims=self.spatial_dims, axes=self.axes)
+        return Sample(image, Annotation(), row.stem)
+
+    def _read(
+        self,
+        row: ManifestRow,
+        boxes: BoxAnnotations | None,
+        points: tuple[NDArray[np.float32], NDArray[np.int64]] | None,
+        tags: NDArray[np.int8] | None,
+    ) -> Sample:
+        sample = self._read_bare(row)
+        d = self.spatial_dims
+        known: dict[str, Any] = {
+            "boxes": np.zeros((0, 2 * d), np.float32),
+            "points": np.zeros((0, d), np.float32),
+            "tags": tags,
+            "annotated_classes": row.annotated_classes,
+        }
+        for kind in ("mask", "scribbles"):
+            path = getattr(row, kind)
+            if path and self.task == "semantic":
+                labels = self._labels(path, sample, self.mask_values)
+                known[kind] = check_mask(labels, self.num_classes, path)
+        if row.instances and self.task == "instances":
+            known["instances"] = self._labels(row.instances, sample)
+        if row.valid:
+            known["valid"] = self._labels(row.valid, sample) != 0
+        if boxes is not None:
+            known["boxes"] = check_boxes(boxes.boxes, sample.shape, row.image)
+            known["box_labels"] = boxes.labels
+            known["box_is_crowd"] = boxes.crowd
+            known["boxed_classes"] = boxes.boxed_classes
+        if points is not None:
+            known["points"], known["point_labels"] = points
+            check_points(known["points"], sample.shape, row.image)
+        return Sample(sample.image, Annotation(**known), row.stem)
+
+    def _labels(
+        self, path: str, sample: Sample, values: dict[int | str, int] | None = None
+    ) -> NDArray[Any]:
+        labels = read_labels(path, spatial_dims=self.spatial_dims, values=values)
+        if labels.shape != sample.shape:
+            raise ValueError(
+                f"{path} has {' x '.join(map(str, labels.shape))} pixels, its image {sample.name} "
+                f"has {' x '.join(map(str, sample.shape))}; they must be equal"
+            )
+        return labels

@@ -1,0 +1,98 @@
+"""Images that are read when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from semiweak.data.annotations import Sample, understand
+from semiweak.data.batch import image_item, instance_item, semantic_item
+from semiweak.data.geometry import Geometry
+from semiweak.data.sampler import Draw
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image of a data set, not yet read.
+
+    Attributes:
+        name: The stem of its file; unique in a data set.
+        read: Reads it, with all its annotations.
+        group: The sub-volume, patient or plate that it belongs to.
+    """
+
+    name: str
+    read: Callable[[], Sample]
+    group: str | None = None
+
+
+class TrainingPatches(Dataset[dict[str, Any]]):
+    """Random patches; asked for by `Draw`, so that a seed repeats a patch wherever it is made."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        geometry: Geometry,
+        patch_size: Sequence[int],
+        num_classes: int | None,
+    ) -> None:
+        self.sources = sources
+        self.geometry = geometry
+        self.patch_size = patch_size
+        self.num_classes = num_classes
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        sample = self.sources[draw.index].read()
+        rng = np.random.default_rng(draw.seed)
+        patch = self.geometry.patch(sample, self.patch_size, rng)
+        if self.num_classes is None:
+            return instance_item(patch)
+        return semantic_item(patch, self.num_classes)
+
+
+class WholeImages(Dataset[dict[str, Any]]):
+    """Whole images, as they are, with what is known about them (or nothing, to predict)."""
+
+    def __init__(
+        self, sources: Sequence[Source], num_classes: int | None, *, annotated: bool = True
+    ) -> None:
+        self.sources = sources
+        self.num_classes = num_classes
+        self.annotated = annotated
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.sources[index].read()
+        if not self.annotated:
+            return image_item(sample)
+        if self.num_classes is None:
+            return instance_item(sample)
+        return semantic_item(sample, self.num_classes)
+
+
+def contradictions(samples: Iterable[Sample], num_classes: int) -> list[str]:
+    """One line for each contradiction: the image, the place, and what cannot be true at once.
+
+    Raises:
+        ValueError: An annotation cannot be understood; names the image.
+    """
+    lines = []
+    for sample in samples:
+        try:
+            known = understand(sample.annotation, sample.shape, num_classes, sample.content)
+        except ValueError as error:
+            raise ValueError(f"{sample.name}: {error}") from error
+        for found in known.contradictions:
+            place = "" if found.position is None else f" at {found.position}"
+            size = f" ({found.pixels} pixels)" if found.pixels else ""
+            lines.append(f"{sample.name}{place}: {found.message}{size}")
+    return lines

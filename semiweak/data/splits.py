@@ -1,0 +1,108 @@
+"""Splitting a list of images into training, validation and test images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Split(NamedTuple):
+    """The names of the images of each part; disjoint."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+
+
+Part = float | int | Sequence[str]
+"""A share of the images, a number of images, or their names."""
+
+
+def split(
+    names: Sequence[str],
+    eligible: Sequence[str],
+    val: Part,
+    test: Part,
+    *,
+    groups: dict[str, str] | None = None,
+    seed: int = 0,
+) -> Split:
+    """Splits at random by seed, or as listed; groups stay together.
+
+    Args:
+        names: All images.
+        eligible: The images that may go to validation and test, which need a complete mask.
+        val: For validation: a share (below 1) of the eligible images, a number of them, or names.
+        test: The same for the test.
+        groups: The group (sub-volume, patient, plate) of each image. A group goes to one part as a
+            whole; a number then counts groups.
+        seed: Repeats a split.
+
+    Raises:
+        ValueError: A listed name does not exist or is listed twice, there are fewer eligible images
+            than asked for, or nothing is left to train on.
+    """
+    known = set(names)
+    listed: list[str] = []
+    for what, part in (("val", val), ("test", test)):
+        if isinstance(part, str):
+            raise ValueError(f"{what} is {part!r}; give a list of image names, a share or a number")
+        if isinstance(part, Sequence):
+            missing = sorted(set(part) - known)
+            if missing:
+                raise ValueError(f"{what} lists images that do not exist: {', '.join(missing[:5])}")
+            listed.extend(part)
+    twice = sorted({name for name in listed if listed.count(name) > 1})
+    if twice:
+        raise ValueError(f"listed twice in val and test: {', '.join(twice[:5])}")
+
+    group_of = groups or {name: name for name in names}
+    taken = {group_of[name] for name in listed}
+    pool = sorted({group_of[name] for name in eligible} - taken)
+    order = [pool[i] for i in np.random.default_rng(seed).permutation(len(pool))]
+
+    def draw(what: str, part: Part) -> list[str]:
+        if not isinstance(part, (int, float)):
+            return sorted(part)
+        if part < 0:
+            raise ValueError(f"{what} is {part}; give a share or a number of images >= 0")
+        # 0.07 * 100 is a little more than 7.
+        count = math.ceil(part * len(pool) - 1e-9) if part < 1 else int(part)
+        if part and not 0 < count <= len(order):
+            raise ValueError(
+                f"{what} is {part}, but of the completely painted images (or groups of them) "
+                f"{len(order)} are left for it; lower it, or set it to 0 to go without"
+            )
+        chosen = {order.pop() for _ in range(count)}
+        return sorted(name for name in eligible if group_of[name] in chosen)
+
+    held_out = draw("test", test)
+    validation = draw("val", val)
+    gone = {group_of[name] for name in (*held_out, *validation)}
+    train = [name for name in names if group_of[name] not in gone]
+    if not train:
+        raise ValueError(
+            f"of {len(names)} images {len(validation)} go to validation and {len(held_out)} to the "
+            "test; none is left to train on: lower val and test"
+        )
+    return Split(train, validation, held_out)
+
+
+def folds(groups: Sequence[str], num_folds: int, seed: int = 0) -> list[list[str]]:
+    """Deals groups (sub-volumes, patients) out to folds of nearly equal numbers of groups.
+
+    Args:
+        groups: The distinct groups.
+        num_folds: At least 2 and at most the number of groups.
+        seed: Repeats the folds.
+    """
+    distinct = sorted(set(groups))
+    if not 2 <= num_folds <= len(distinct):
+        raise ValueError(
+            f"num_folds is {num_folds}; with {len(distinct)} groups it must be 2 to {len(distinct)}"
+        )
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    return [sorted(distinct[i] for i in order[fold::num_folds]) for fold in range(num_folds)]

@@ -1,0 +1,1 @@
+"""From a trained network to files: tiling of large images, writers of label images."""

@@ -1,0 +1,1 @@
+"""The papers' losses: pure functions of tensors."""

@@ -1,0 +1,21 @@
+"""What many tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Set before albumentations is first imported: tests must not ask the package index for news.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+ROOT = Path(__file__).parents[1]
+
+
+def real_data(name: str) -> Path:
+    """The folder of a real data set; skips the test where it is not at hand."""
+    folder = Path(os.environ.get("SEMIWEAK_DATA", ROOT.parent / "shared" / "data")) / name
+    if not folder.is_dir():
+        pytest.skip(f"no real data {name}; set SEMIWEAK_DATA to the folder that holds it")
+    return folder

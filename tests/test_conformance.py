@@ -1,0 +1,307 @@
+"""Every exported method, held to one list (a to j); a new method is found by itself."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from conftest import ROOT
+from torch import Tensor
+
+import semiweak
+from semiweak.__main__ import main
+from semiweak.cli import METHODS
+from semiweak.data.annotations import Annotation, Sample
+from semiweak.data.batch import collate, semantic_item, to_contract
+from semiweak.data.normalize import Normalization
+from semiweak.data.synthetic import synthetic_sample
+from semiweak.data.weaken import to_boxes, to_points, to_scribbles, to_tags
+from semiweak.methods.base import SegmentationModule, SemanticModule
+
+CLASSES = 3
+SMALL: dict[str, Any] = {
+    "num_classes": CLASSES,
+    "widths": [4, 8],
+    # Without normalisation over the batch, samples do not see each other.
+    "norm": "group",
+}
+
+every_method = pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+
+
+def build(cls: type[SegmentationModule], **changes: Any) -> SegmentationModule:
+    """The method with all its terms switched on, on a network that is quick."""
+    accepted = inspect.signature(cls).parameters
+    arguments = {name: value for name, value in (SMALL | changes).items() if name in accepted}
+    weights = {name: 1.0 for name in accepted if name.endswith("_weight")}
+    torch.manual_seed(0)
+    return cls(**(weights | arguments))
+
+
+def samples() -> list[Sample]:
+    """One image of every kind of annotation, then two more that are painted."""
+    drawn = [synthetic_sample(i, shape=(32, 32), num_classes=CLASSES) for i in range(8)]
+    rng = np.random.default_rng(0)
+    truth = [sample.annotation.without_instances() for sample in drawn]
+    known = [
+        truth[0],
+        to_scribbles(truth[1], CLASSES, rng),
+        to_boxes(truth[2], CLASSES),
+        to_points(truth[3], CLASSES),
+        to_tags(truth[4], CLASSES),
+        Annotation(),
+        truth[6],
+        truth[7],
+    ]
+    return [Sample(s.image, a, s.name) for s, a in zip(drawn, known, strict=True)]
+
+
+def batch_of(members: list[Sample]) -> dict[str, Any]:
+    batch = to_contract(collate([semantic_item(sample, CLASSES) for sample in members]))
+    batch["image"] = Normalization((100.0,), (50.0,))(batch["image"])
+    return batch
+
+
+def total(module: SegmentationModule, batch: dict[str, Any]) -> Tensor:
+    weights = module.loss_weights()
+    return torch.stack([weights.get(k, 1.0) * v for k, v in module.losses(batch).items()]).sum()
+
+
+def test_every_method_is_found() -> None:
+    defined = {
+        node.name
+        for path in (ROOT / "semiweak" / "methods").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Module")
+    }
+    bases = {"SegmentationModule", "SemanticModule", "InstanceModule"}
+    assert {cls.__name__ for cls in METHODS} == defined - bases
+
+
+# a: construction and checkpoint
+
+
+@every_method
+def test_a_constructs_from_defaults_with_plain_keyword_arguments(
+    cls: type[SegmentationModule],
+) -> None:
+    module = cls()
+    for name, parameter in inspect.signature(cls).parameters.items():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, name
+        assert yaml.safe_load(yaml.safe_dump(parameter.default)) == parameter.default, name
+    assert set(module.hparams) == set(inspect.signature(cls).parameters)
+
+
+@every_method
+def test_a_checkpoint_reloads_to_the_same_output_from_python_and_command_line(
+    cls: type[SegmentationModule], tmp_path: Path
+) -> None:
+    module = build(cls)
+    data = semiweak.SyntheticDataModule(
+        num_train=2, num_val=1, num_predict=1, size=40, num_classes=CLASSES, patch_size=32,
+        batch_size=2, num_workers=0,
+    )  # fmt: skip
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    path = tmp_path / "model.ckpt"
+    trainer.save_checkpoint(path)
+
+    again = cls.load_from_checkpoint(path, weights_only=True, map_location="cpu")
+    assert {k: v for k, v in again.hparams.items() if not k.startswith("_")} == dict(module.hparams)
+    image = torch.randn(1, 1, 40, 40)
+    module.eval()
+    again.eval()
+    torch.testing.assert_close(again(image), module(image), rtol=0, atol=0)
+
+    (out,) = trainer.predict(module, datamodule=data)
+    common = [
+        "--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.callbacks=[]",
+        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+        f"--ckpt_path={path}", "--data=SyntheticDataModule", "--data.num_train=2",
+        "--data.num_val=1", "--data.num_test=8", "--data.num_predict=1", "--data.size=40",
+        f"--data.num_classes={CLASSES}", "--data.num_workers=0", f"--out={tmp_path / 'labels'}",
+    ]  # fmt: skip
+    main(["predict", *common])
+    from semiweak.data.readers import read_labels
+
+    written = read_labels(tmp_path / "labels" / f"{out['name'][0]}.png")
+    assert (written == out["labels"][0].numpy()).all()
+
+
+# b: the terms
+
+
+@every_method
+def test_b_every_term_is_finite_and_alone_moves_the_network(cls: type[SegmentationModule]) -> None:
+    batch = batch_of(samples())
+    names = list(build(cls).losses(batch))
+    assert names
+    for name in names:
+        module = build(cls)
+        before = {k: v.clone() for k, v in module.named_parameters()}
+        optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1)
+        term = module.losses(batch)[name]
+        assert term.ndim == 0
+        assert math.isfinite(term.item())
+        assert term.requires_grad
+        term.backward()
+        optimizer.step()
+        assert any(not torch.equal(before[k], v) for k, v in module.named_parameters()), name
+
+
+# c: the samples of a batch
+
+
+@every_method
+def test_c_every_annotated_sample_gets_gradient(cls: type[SegmentationModule]) -> None:
+    members = samples()
+    batch = batch_of(members)
+    batch["image"].requires_grad_()
+    total(build(cls), batch).backward()
+    reached = batch["image"].grad.flatten(1).abs().sum(1) > 0
+    for sample, got in zip(members, reached.tolist(), strict=True):
+        used = [kind for kind in sample.annotation.kinds() if kind in cls.uses]
+        assert got == bool(used), (sample.annotation.kinds(), cls.uses)
+
+
+@every_method
+def test_c_a_batch_is_the_mean_of_its_annotated_samples(cls: type[SegmentationModule]) -> None:
+    module = build(cls)
+    members = samples()
+    together = module.losses(batch_of(members))
+    apart = [module.losses(batch_of([sample])) for sample in members]
+    speaks = [any(k in cls.uses for k in s.annotation.kinds()) for s in members]
+    for name in cls.sample_means:
+        mean = torch.stack([a[name] for a, s in zip(apart, speaks, strict=True) if s]).mean()
+        torch.testing.assert_close(together[name], mean)
+
+
+# e: what nobody told
+
+
+@every_method
+def test_e_what_lies_under_an_unknown_pixel_changes_nothing(cls: type[SegmentationModule]) -> None:
+    module = build(cls)
+    truth = synthetic_sample(0, shape=(32, 32), num_classes=CLASSES)
+    valid = np.zeros((32, 32), bool)
+    valid[:, :16] = True
+    losses = []
+    for other in (0, 1):
+        mask = truth.annotation.mask.copy()
+        mask[~valid] = (mask[~valid] + other) % CLASSES
+        half = Sample(truth.image, Annotation(mask=mask, valid=valid), "half")
+        losses.append(total(module, batch_of([half, *samples()])))
+    assert losses[0] == losses[1]
+    whole = Sample(truth.image, Annotation(mask=truth.annotation.mask), "whole")
+    assert total(module, batch_of([whole, *samples()])) != losses[0]
+
+
+@every_method
+def test_e_a_batch_with_nothing_known_gives_zero(cls: type[SegmentationModule]) -> None:
+    module = build(cls)
+    blank = [Sample(s.image, Annotation(), s.name) for s in samples()[:3]]
+    terms = module.losses(batch_of(blank))
+    for name in cls.annotation_terms:
+        assert terms[name].item() == 0
+    sum(terms[name] for name in cls.annotation_terms).backward()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and cls.annotation_terms == set(terms):
+            assert parameter.grad is not None, name  # distributed training wants every one used
+            assert not parameter.grad.any(), name
+
+
+# h: repetition
+
+
+@every_method
+def test_h_one_seed_one_loss(cls: type[SegmentationModule]) -> None:
+    losses = []
+    for _ in range(2):
+        module = build(cls)
+        torch.manual_seed(1)
+        losses.append(total(module, batch_of(samples())).item())
+    assert losses[0] == losses[1]
+
+
+def _fit_a_little(
+    cls: type[SegmentationModule], devices: int, folder: Path, precision: str = "32-true"
+) -> dict[str, Any]:
+    module = build(cls)
+    # Plain gradient descent: Adam would turn a rounding error in a tiny gradient into a step.
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.1)  # type: ignore[method-assign]
+    data = semiweak.SyntheticDataModule(
+        num_train=8, num_val=3, size=32, num_classes=CLASSES, patch_size=32,
+        batch_size=4 // devices, samples_per_epoch=8, num_workers=0,
+        weaken=semiweak.Weakening(masks=3, points=0.4, nothing=0.6),
+    )  # fmt: skip
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", devices=devices, precision=precision,
+        strategy="ddp_spawn" if devices > 1 else "auto", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return {
+        "weights": {k: v.detach().clone() for k, v in module.named_parameters()},
+        "scores": {k: v.item() for k, v in trainer.callback_metrics.items() if k[:3] == "val"},
+    }
+
+
+@every_method
+def test_h_two_ranks_take_the_steps_of_one_and_score_alike(
+    cls: type[SegmentationModule], tmp_path: Path
+) -> None:
+    one, two = (_fit_a_little(cls, devices, tmp_path) for devices in (1, 2))
+    if cls.sample_means >= set(build(cls).losses(batch_of(samples()))):
+        for name, value in one["weights"].items():
+            torch.testing.assert_close(two["weights"][name], value, rtol=1e-4, atol=1e-5)
+    assert one["scores"].keys() == two["scores"].keys()
+    if issubclass(cls, SemanticModule):
+        assert "val/dice" in one["scores"]
+    for name, value in one["scores"].items():
+        assert two["scores"][name] == pytest.approx(value, abs=2e-3), name
+
+
+@every_method
+def test_h_bfloat16_autocast_stays_close(cls: type[SegmentationModule], tmp_path: Path) -> None:
+    one, half = (_fit_a_little(cls, 1, tmp_path, p) for p in ("32-true", "bf16-mixed"))
+    assert all(math.isfinite(v) for v in half["scores"].values())
+    for name, value in one["scores"].items():
+        assert half["scores"][name] == pytest.approx(value, abs=0.1), name
+
+
+# i: every loss has a naive twin
+
+
+def test_i_every_loss_is_compared_with_a_naive_loop() -> None:
+    tests = "\n".join(p.read_text() for p in (ROOT / "tests" / "losses").glob("test_*.py"))
+    for path in (ROOT / "semiweak" / "losses").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                assert f"naive_{node.name}" in tests, f"{path.name}: {node.name}"
+
+
+# j: nothing is missing
+
+
+@every_method
+def test_j_method_is_exported_shown_and_documented(cls: type[SegmentationModule]) -> None:
+    name = cls.__name__
+    assert getattr(semiweak, name) is cls
+    examples = [yaml.safe_load(p.read_text()) for p in (ROOT / "examples").glob("*.yaml")]
+    assert any(e["model"]["class_path"] == name for e in examples), "an example YAML"
+    pages = [p.read_text() for p in (ROOT / "docs" / "methods").glob("*.md")]
+    assert any(f"::: semiweak.{name}" in page for page in pages), "a docs page"
+    assert f"`{name}`" in (ROOT / "CHANGELOG.md").read_text(), "a line in the changelog"
+    assert set(cls.uses) <= {"mask", "scribbles", "boxes", "points", "tags", "none"}
+    assert (inspect.getdoc(cls) or "").count("Args:") == 1
