@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import semiweak
 from semiweak.data.datamodule import SegmentationDataModule
@@ -38,6 +38,15 @@ NOT_FOR_USERS = (
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6 with torch 2.11 or later
 )
 """What Lightning warns of and a user cannot change."""
+
+
+class SaveTrainingConfig(SaveConfigCallback):
+    """Saves the configuration of a training run beside its logs; other commands leave no trace."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves when fitting starts."""
+        if stage == "fit" and trainer.loggers:
+            super().setup(trainer, pl_module, stage)
 
 
 class SemiweakCLI(LightningCLI):
@@ -65,7 +74,7 @@ class SemiweakCLI(LightningCLI):
             defaults.append(
                 ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_last=True)
             )
-        if LearningRateMonitor not in has:
+        if LearningRateMonitor not in has and self._get(self.config_init, "trainer")["logger"]:
             defaults.append(LearningRateMonitor(logging_interval="epoch"))
         return super().instantiate_trainer(callbacks=[*given, *defaults], **kwargs)
 
@@ -104,6 +113,7 @@ def run(args: list[str]) -> None:
                 SegmentationDataModule,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
+                save_config_callback=SaveTrainingConfig,
                 # A second run in the same folder is no error; each has its own version folder.
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=0,

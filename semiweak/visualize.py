@@ -70,7 +70,7 @@ def to_rgb(image: NDArray[Any]) -> Rgb:
 
     Between its 0.5th and 99.5th percentiles the image is stretched to the whole range. One channel
     is shown grey; two in magenta and green, which white marks as overlapping; three as red, green
-    and blue; more in hues spread around the circle, added up. An 8-bit image of three channels is
+    and blue; more as the sum of hues spread around the circle. An 8-bit image of three channels is
     taken for a photograph, of which one common stretch keeps the colours; otherwise each channel
     is stretched by itself.
 
@@ -92,13 +92,11 @@ def to_rgb(image: NDArray[Any]) -> Rgb:
         return _to_uint8(np.repeat(stretched, 3, axis=-1))
     if channels == 3:
         return _to_uint8(stretched)
-    hues = (
-        np.array([[1, 0, 1], [0, 1, 0]])
-        if channels == 2
-        else _hue_to_rgb(np.arange(channels) / channels)
-    )
-    mixed = stretched @ hues.astype(np.float32)
-    return _to_uint8(mixed / max(1.0, float(np.percentile(mixed, 99.5))))
+    if channels == 2:
+        return _to_uint8(stretched[..., [0, 1, 0]])
+    hues = _hue_to_rgb(np.arange(channels) / channels)
+    hues /= hues.sum(axis=0)  # what is equal in all channels is grey
+    return _to_uint8(_stretch(stretched @ hues.astype(np.float32)))
 
 
 def overlay(

@@ -122,6 +122,8 @@ def test_one_channel_is_grey_two_are_magenta_and_green_three_red_green_blue():
     assert two[-1, -1].tolist() == [255, 255, 255]
     three = to_rgb(np.stack([ramp, ramp.T, 1 - ramp]))
     assert three[-1, -1].tolist() == [255, 255, 0]
+    five = to_rgb(np.stack([ramp] * 5)).astype(int)
+    assert np.ptp(five, axis=-1).max() <= 1
 
 
 def test_a_photograph_keeps_its_colours():
@@ -181,9 +183,7 @@ def test_regions_are_outlined_in_their_own_colour_from_within():
 
 def test_an_image_has_no_outline_at_its_border():
     labels = np.ones((40, 60), np.int64)
-    np.testing.assert_array_equal(
-        overlay(GREY, labels), overlay(GREY, labels, outline=False)
-    )  # fmt: skip
+    np.testing.assert_array_equal(overlay(GREY, labels), overlay(GREY, labels, outline=False))
 
 
 def test_255_is_unknown_for_classes_and_an_object_for_ids():
@@ -292,9 +292,7 @@ def test_a_box_is_enlarged_with_its_image():
 
 
 def test_a_crowd_is_dashed():
-    single = Annotation(
-        boxes=np.array([[100, 50, 200, 300]], np.float32), box_labels=np.array([1])
-    )  # fmt: skip
+    single = Annotation(boxes=np.array([[100, 50, 200, 300]], np.float32), box_labels=np.array([1]))
     crowd = replace(single, box_is_crowd=np.array([True]))
     solid, _ = changed(single)
     dashed, drawn = changed(crowd)
@@ -307,9 +305,7 @@ def test_a_crowd_is_dashed():
     "box", [(-20, -30, 10, 5), (500, 500, 600, 600), (3.2, 4.7, 3.4, 4.9), (0, 0, 512, 512)]
 )
 def test_odd_boxes_are_drawn_as_far_as_they_reach(box):
-    drawn, _ = changed(
-        Annotation(boxes=np.array([box], np.float32), box_labels=np.array([2]))
-    )  # fmt: skip
+    drawn, _ = changed(Annotation(boxes=np.array([box], np.float32), box_labels=np.array([2])))
     assert drawn.any()
 
 
@@ -407,7 +403,7 @@ def test_boxes_and_points_of_a_stack_show_in_their_slices():
     drawn = draw_annotation(stack(shape, **box, **points, point_labels=np.array([2, 2])), 3)
     assert (drawn[8 * 8, 20 * 8] == palette(2)[1]).all()
     assert (drawn[50 * 8 + 4, 50 * 8 + 4] == palette(3)[2]).all()
-    assert not drawn[5 * 8 + 4, 5 * 8 + 4].any()  # clicked in another slice
+    assert (drawn[5 * 8 + 4, 5 * 8 + 4] == 128).all()  # clicked in another slice
 
 
 def test_names_must_match_the_classes():
@@ -464,9 +460,7 @@ def test_a_few_pictures_take_a_narrow_sheet():
     assert narrow.shape[1] < 130
 
 
-@pytest.mark.parametrize(
-    ("tiles", "captions", "columns"), [(0, 0, 4), (2, 1, 4), (1, 1, 0)]
-)  # fmt: skip
+@pytest.mark.parametrize(("tiles", "captions", "columns"), [(0, 0, 4), (2, 1, 4), (1, 1, 0)])
 def test_a_sheet_that_makes_no_sense_is_refused(tiles, captions, columns):
     with pytest.raises(ValueError, match="contact sheet takes"):
         contact_sheet([np.zeros((9, 9, 3), np.uint8)] * tiles, [""] * captions, columns)

@@ -150,19 +150,16 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             raise ValueError(f"there is no folder {self.root}")
         folder = self.root / "images"
         images = list_images(folder if folder.is_dir() else self.root)
-        beside: dict[str, Any] = {}
+        beside: dict[str, dict[str, Path]] = {}
         for kind, name in LABEL_FOLDERS.items():
             if (self.root / name).is_dir():
                 beside[kind] = list_images(self.root / name)
                 check_stems(beside[kind], images, self.root / name)
-        return [
-            ManifestRow(
-                stem=stem,
-                image=str(path),
-                **{kind: str(found[stem]) for kind, found in beside.items() if stem in found},
-            )
-            for stem, path in images.items()
-        ]
+        rows = []
+        for stem, path in images.items():
+            files: dict[str, Any] = {k: str(at[stem]) for k, at in beside.items() if stem in at}
+            rows.append(ManifestRow(stem, str(path), **files))
+        return rows
 
     def _group(self, stem: str) -> str | None:
         if self.group_pattern is None:
@@ -198,7 +195,9 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             path = getattr(row, kind)
             if path and self.task == "semantic":
                 labels = self._labels(path, sample, self.mask_values)
-                known[kind] = check_mask(labels, self.num_classes, path)
+                # Said what its values mean, or a few strokes: {0, 255} is no black and white mask.
+                declared = self.mask_values is not None or kind == "scribbles"
+                known[kind] = check_mask(labels, self.num_classes, path, declared=declared)
         if row.instances and self.task == "instances":
             known["instances"] = self._labels(row.instances, sample)
         if row.valid:

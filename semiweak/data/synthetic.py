@@ -130,7 +130,7 @@ class _Scene:
         self._strew(MITOCHONDRION, 0.10 * plenty[0], self._tube)
         self._strew(LYSOSOME, 0.025 * plenty[1], lambda: self._ball(uniform(4, 7) * u, 1.4))
         self._strew(DROPLET, 0.02 * plenty[2], lambda: self._ball(uniform(3, 6) * u, 1.1))
-        self._strew(VESICLE, 0.035 * plenty[3], lambda: self._ball(uniform(2.6, 4.6) * u, 1.2))
+        self._strew(VESICLE, 0.035 * plenty[3], lambda: self._ball(uniform(3.0, 5.0) * u, 1.2))
         self._reticulum()
 
     def _cells(self) -> None:
@@ -172,22 +172,20 @@ class _Scene:
             middle = np.unravel_index(deep.argmax(), deep.shape)
             radius = min(rng.uniform(12, 19) * u, 0.4 * float(deep.max()))
             if radius > 6 * u and rng.random() < 0.8:
-                centre = [s.start + m for s, m in zip(window, middle, strict=True)]
-                self._add(NUCLEUS, self._ball(radius, 1.3, np.asarray(centre, np.float64)))
+                at = [s.start + float(m) for s, m in zip(window, middle, strict=True)]
+                self._add(NUCLEUS, self._ball(radius, 1.3, np.asarray(at)))
 
     def _strew(self, label: int, share: float, body: Callable[[], _Body | None]) -> None:
         """Adds bodies in random places until they fill a share of the image."""
-        wanted = share * math.prod(self.shape)
-        for _ in range(20 + math.ceil(wanted)):  # ends also where the cells are full
-            if wanted <= 0:
-                break
+        wanted, misses = share * math.prod(self.shape), 0
+        while wanted > 0 and misses < 100:  # many misses: the cells are full
             placed = body()
-            if placed is None:
-                continue
-            size = int((placed.depth > 0).sum())
+            size = 0 if placed is None else int((placed.depth > 0).sum())
             if size > wanted and self.rng.random() > wanted / size:
                 break  # so that the share is right on average, if too small for one more body
-            wanted -= self._add(label, placed)
+            added = self._add(label, placed)
+            wanted -= added
+            misses += added == 0
 
     def _free(self, point: Array) -> bool:
         """Whether a point is in the image, and cytosol."""
@@ -290,7 +288,7 @@ class _Scene:
             texture = clumps + 0.03 * fine - 0.18 * rim
         elif label == VESICLE:  # a membrane around a content that is dark or bright
             core = np.exp(-(((depth - depth.max()) / (1.6 * u)) ** 2))
-            texture = 0.02 * fine - 0.17 * rim + self.rng.choice([-0.07, 0.06]) * core
+            texture = 0.02 * fine - 0.2 * rim + self.rng.choice([-0.08, 0.08]) * core
         elif label == LYSOSOME:  # mottled
             texture = 0.11 * coarse + 0.03 * fine - 0.03 * rim
         else:  # a droplet is smooth

@@ -113,7 +113,9 @@ def test_colour_comes_channels_first_and_red_first(tmp_path: Path, suffix: str) 
         tifffile.imwrite(path, colours(), photometric="rgb")
     else:
         Image.fromarray(colours()).save(path)
-    np.testing.assert_array_equal(read_image(path), colours().transpose(2, 0, 1))
+    image = read_image(path)
+    np.testing.assert_array_equal(image, colours().transpose(2, 0, 1))
+    assert image.flags.c_contiguous
     assert image_shape(path) == (H, W)
 
 

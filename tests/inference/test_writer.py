@@ -209,9 +209,7 @@ def test_255_is_an_id_like_any_other_in_an_overlay(tmp_path):
     assert saturation[:5].max() == 0
 
 
-@pytest.mark.parametrize(
-    "existing", ["b.png", "b.tif", "overlays/b.png", "probabilities/b.tif"]
-)  # fmt: skip
+@pytest.mark.parametrize("existing", ["b.png", "b.tif", "overlays/b.png", "probabilities/b.tif"])
 def test_existing_files_are_refused_before_anything_is_computed(tmp_path, existing):
     path = tmp_path / existing
     path.parent.mkdir(exist_ok=True)

@@ -41,7 +41,7 @@ def naive_cross_entropy(logits, labels, ignore_index=255, weights=None):
     return torch.stack(per_sample)
 
 
-def naive_dice(logits, labels, ignore_index=255):
+def naive_dice_loss(logits, labels, ignore_index=255):
     per_sample = []
     for x, y in zip(logits.flatten(2), labels.flatten(1), strict=True):
         scores = []
@@ -67,7 +67,7 @@ def gradient(values, logits):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("ignore_index", [255, -100])
 @pytest.mark.parametrize(
-    ("loss", "naive"), [(cross_entropy, naive_cross_entropy), (dice_loss, naive_dice)]
+    ("loss", "naive"), [(cross_entropy, naive_cross_entropy), (dice_loss, naive_dice_loss)]
 )
 def test_value_and_gradient_are_the_formulas(loss, naive, ignore_index, shape):
     logits, labels = example(shape, ignore_index=ignore_index)
