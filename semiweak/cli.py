@@ -7,6 +7,7 @@ import os
 # jsonargparse tells users about calls that Lightning makes.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
+import logging
 import sys
 import warnings
 from inspect import isabstract
@@ -62,21 +63,21 @@ class SemiweakCLI(LightningCLI):
         self.model.tiling = self._get(self.config_init, "tiling")
         given = self._get(self.config_init, "trainer")["callbacks"] or []
         given = given if isinstance(given, list) else [given]
-        has = [type(callback) for callback in given]
         defaults: list[Any] = []
-        if (
-            ModelCheckpoint not in has
-            and not self._get(self.config_init, "trainer")["fast_dev_run"]
-        ):
-            monitor = (
-                self.model.monitor if self.datamodule.val or self.datamodule.part("val") else None
-            )
-            defaults.append(
+        if self.subcommand == "fit":
+            defaults = self._training_callbacks([type(callback) for callback in given])
+        return super().instantiate_trainer(callbacks=[*given, *defaults], **kwargs)
+
+    def _training_callbacks(self, given: list[type]) -> list[Any]:
+        callbacks: list[Any] = []
+        if ModelCheckpoint not in given:
+            monitor = self.model.monitor if self.datamodule.validates else None
+            callbacks.append(
                 ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_last=True)
             )
-        if LearningRateMonitor not in has and self._get(self.config_init, "trainer")["logger"]:
-            defaults.append(LearningRateMonitor(logging_interval="epoch"))
-        return super().instantiate_trainer(callbacks=[*given, *defaults], **kwargs)
+        if LearningRateMonitor not in given and self._get(self.config_init, "trainer")["logger"]:
+            callbacks.append(LearningRateMonitor(logging_interval="epoch"))
+        return callbacks
 
     def after_fit(self) -> None:
         """Says where the model is."""
@@ -99,6 +100,10 @@ def run(args: list[str]) -> None:
     """
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
+    # Lightning advertises a logging service at every start.
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
+    )
     command_line = sys.argv
     try:
         if args[0] == "inspect":

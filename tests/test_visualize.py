@@ -179,6 +179,8 @@ def test_regions_are_outlined_in_their_own_colour_from_within():
     edge[10:20, 10:30] = True
     edge[11:19, 11:29] = False
     np.testing.assert_array_equal((picture == palette(4)[3]).all(axis=-1), edge)
+    outside = labels == 0
+    assert (picture[outside] == picture[0, 0]).all()
 
 
 def test_an_image_has_no_outline_at_its_border():
@@ -263,7 +265,7 @@ def test_scribbles_are_solid_strokes_that_can_be_seen():
     scribbles[300, 50:150] = 2
     strokes, drawn = changed(Annotation(scribbles=scribbles))
     assert (drawn[100, 50:150] == palette(1)[0]).all()
-    assert (drawn[300, 50:150] == palette(3)[2]).all()
+    assert (drawn[299:302, 50:150] == palette(3)[2]).all()
     assert not strokes[110:290].any()
     assert strokes[97:104, 100].all()
     assert strokes.mean() < 0.02
@@ -317,6 +319,14 @@ def test_a_cross_is_centred_on_its_pixel():
     assert np.mean([x.min(), x.max()]) == pytest.approx(300, abs=1)
     assert (drawn[100, 300] == palette(3)[2]).all()
     assert 8 < np.ptp(y) < 40
+
+
+def test_a_cross_is_enlarged_with_its_image():
+    point = Annotation(points=np.array([[10, 20]], np.float32), point_labels=np.array([2]))
+    drawn = draw_annotation(sample(point, image=np.zeros((1, 64, 64), np.uint8)), 3)
+    y, x = np.nonzero((drawn != 128).any(axis=-1))
+    assert np.mean([y.min(), y.max()]) == pytest.approx(10.5 * 8, abs=1)
+    assert np.mean([x.min(), x.max()]) == pytest.approx(20.5 * 8, abs=1)
 
 
 def test_objects_are_outlined_and_keep_apart():

@@ -155,10 +155,8 @@ def _affine(rotate: float, scale: tuple[float, float]) -> albumentations.Compose
             )
         ],
         bbox_params=A.BboxParams("pascal_voc", label_fields=["box_index"], clip=True),
-        # Visible to albumentations is from 0 on; the first pixel begins at -0.5.
-        keypoint_params=A.KeypointParams(
-            "xy", label_fields=["point_index"], remove_invisible=False
-        ),
+        # All are kept: to albumentations the image begins at 0, but the first pixel at -0.5.
+        keypoint_params=A.KeypointParams("xy", remove_invisible=False),
     )
 
 
@@ -188,7 +186,6 @@ def affine(
         bboxes=annotation.boxes[:, [1, 0, 3, 2]],
         box_index=np.arange(len(annotation.boxes)),
         keypoints=annotation.points[:, ::-1],
-        point_index=np.arange(len(annotation.points)),
     )
     origin = moved["mask"]
     inside = origin > 0
@@ -202,13 +199,11 @@ def affine(
         image = np.where(inside, image, grey.astype(image.dtype)[:, None, None])
     content = inside if sample.content is None else move(sample.content, 0)
     kept_boxes = np.asarray(moved["box_index"], np.int64)
-    kept_points = np.asarray(moved["point_index"], np.int64)
     crowd = annotation.box_is_crowd
     annotation = replace(
         _map_label_images(annotation, move),
         box_labels=annotation.box_labels[kept_boxes],
         box_is_crowd=None if crowd is None else crowd[kept_boxes],
-        point_labels=annotation.point_labels[kept_points],
     )
     annotation = _with_boxes_and_points(
         annotation,

@@ -59,7 +59,7 @@ def synthetic_sample(
         seed: Which series.
         shape: The spatial shape, (H, W) or (D, H, W). Structures have their full size in images
             with sides of 128 pixels and more, and shrink with smaller ones.
-        num_classes: How many of `CLASS_NAMES` are painted, from 2 to 8.
+        num_classes: The first so many of `CLASS_NAMES` are painted, from 2 to 8.
         channels: Channels of the image. Each further one shows the same scene in other contrast,
             like another stain.
         noise: Standard deviation of the camera's noise at medium grey, as a share of the range
@@ -70,7 +70,7 @@ def synthetic_sample(
         ``int32 (*S)`` with ids from 1 without gaps, each a connected object of one class, and 0 at
         background pixels and only there.
     """
-    shape = tuple(shape)
+    shape = tuple(int(n) for n in shape)
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f"shape is {shape}; give two or three positive sizes, (y, x) or (z, y, x)")
     if not 2 <= num_classes <= len(CLASS_NAMES):
@@ -78,7 +78,7 @@ def synthetic_sample(
     for what, value, least in (("index", index, 0), ("seed", seed, 0), ("channels", channels, 1)):
         if value < least:
             raise ValueError(f"{what} is {value}; it must be {least} or more")
-    if not noise >= 0:
+    if not 0 <= noise < math.inf:
         raise ValueError(f"noise is {noise}; it must be 0 or more")
     scene = _Scene(shape, np.random.default_rng([seed, index]))
     scene.draw()
@@ -178,20 +178,20 @@ class _Scene:
     def _strew(self, label: int, share: float, body: Callable[[], _Body | None]) -> None:
         """Adds bodies in random places until they fill a share of the image."""
         wanted, misses = share * math.prod(self.shape), 0
-        while wanted > 0 and misses < 100:  # many misses: the cells are full
+        while wanted > 0 and misses < 50:  # so many misses in a row: the cells are full
             placed = body()
             size = 0 if placed is None else int((placed.depth > 0).sum())
             if size > wanted and self.rng.random() > wanted / size:
                 break  # so that the share is right on average, if too small for one more body
             added = self._add(label, placed)
             wanted -= added
-            misses += added == 0
+            misses = 0 if added else misses + 1
 
-    def _free(self, point: Array) -> bool:
-        """Whether a point is in the image, and cytosol."""
-        pixel = tuple(int(x) for x in point)
+    def _taken(self, point: Array) -> bool:
+        """Whether a point is in the image, but not in free cytosol."""
+        pixel = tuple(math.floor(x) for x in point)
         inside = all(0 <= x < n for x, n in zip(pixel, self.shape, strict=True))
-        return inside and bool(self.classes[pixel] == BACKGROUND)
+        return inside and bool(self.classes[pixel] != BACKGROUND)
 
     def _window(self, low: Array, high: Array) -> Window:
         return tuple(
@@ -200,14 +200,15 @@ class _Scene:
         )
 
     def _ball(self, radius: float, stretch: float, centre: Array | None = None) -> _Body | None:
-        """A ball, somewhat irregular, and up to ``stretch`` times as long as wide."""
+        """An irregular ball, up to ``stretch`` times as long as wide; None where no room is."""
         if centre is None:
             centre = self.rng.uniform(0, self.shape)
-            if not self._free(centre):
-                return None
         axis = self.rng.standard_normal(len(self.shape))
         axis /= np.linalg.norm(axis)
         length = self.rng.uniform(1, stretch)
+        tip = 0.8 * radius * length * axis
+        if any(self._taken(point) for point in (centre, centre - tip, centre + tip)):
+            return None
         reach = radius * length + 2
         window = self._window(centre - reach, centre + reach)
         offset = [x - np.float32(c) for x, c in zip(_grid(window), centre, strict=True)]
@@ -217,7 +218,7 @@ class _Scene:
         return _Body(window, depth, along)
 
     def _tube(self) -> _Body | None:
-        """A bent tube with round ends: three straight pieces."""
+        """A bent tube with round ends, of three straight pieces; None where no room is."""
         rng, u, d = self.rng, self.unit, len(self.shape)
         radius, length = rng.uniform(3.6, 5.8) * u, rng.uniform(3, 13) * u
         heading, bend = rng.standard_normal((2, d))
@@ -225,7 +226,7 @@ class _Scene:
         for _ in range(3):
             heading = heading / np.linalg.norm(heading) + 0.45 * bend
             points.append(points[-1] + length * heading / np.linalg.norm(heading))
-        if not self._free(points[0]) or not self._free(points[1]):
+        if any(self._taken(point) for point in points):
             return None
         low, high = np.min(points, axis=0), np.max(points, axis=0)
         window = self._window(low - radius - 2, high + radius + 2)

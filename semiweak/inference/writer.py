@@ -45,7 +45,7 @@ class LabelWriter(BasePredictionWriter):
     Files appear whole: a run that is killed leaves no half image.
 
     Args:
-        out: The folder; made if needed.
+        out: The folder for the files; made if needed.
         format: Of the label images: ``"png"``, ``"tif"``, or ``"auto"``: PNG in 2D, TIFF in 3D. Ids
             beyond 65535, which PNG cannot hold, go to a TIFF.
         overlay: Write overlays.

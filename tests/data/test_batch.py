@@ -83,6 +83,15 @@ def test_semantic_batch(shape):
     assert made["valid"][1:].all()
 
 
+def test_padding_is_unknown_and_leaves_a_mask_complete():
+    content = np.arange(24).reshape(4, 6) < 18
+    said = Annotation(mask=np.where(content, np.uint8(1), np.uint8(UNKNOWN)), boxed_classes=(0, 2))
+    item = semantic_item(Sample(np.zeros((1, 4, 6), np.uint8), said, "a", content), K)
+    assert item["has_mask"]
+    assert item["candidates"][:, ~content].all()
+    assert (item["labels"].numpy() == said.mask).all()
+
+
 def test_a_crowd_box_is_no_box_of_an_object():
     item = semantic_item(batch((5, 6))[0], K)
     assert item["boxes"].tolist() == [[1, 1, 3, 3]]

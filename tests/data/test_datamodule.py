@@ -134,6 +134,12 @@ def test_another_seed_gives_other_batches():
     assert not torch.equal(first["image"], second["image"])
 
 
+def test_an_image_that_comes_again_shows_another_patch():
+    data = fitted(many(1, shape=(60, 60)), val=0, samples_per_epoch=8, batch_size=8)
+    (batch,) = data.train_dataloader()
+    assert len({patch.numpy().tobytes() for patch in batch["image"]}) == 8
+
+
 def test_two_ranks_see_together_what_one_sees(monkeypatch):
     def batches(world, rank, batch_size):
         data = fitted(mixed(), val=2, batch_size=batch_size, samples_per_epoch=24)

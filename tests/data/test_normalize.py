@@ -72,11 +72,11 @@ def test_none():
 
 
 @pytest.mark.parametrize("method", ["standard", "minmax", "percentile"])
-@pytest.mark.parametrize("value", [0, 0.1, 7, -3.3, 65535])
+@pytest.mark.parametrize("value", [0, 0.1, 7, -3.3, 1 / 3, 1e-4, 65535])
 def test_a_constant_channel_keeps_its_scale(method, value):
-    """0.1 is no sum of powers of two: rounding must not pass for contrast."""
-    ramp = np.arange(12, dtype=np.float32).reshape(3, 4)
-    image = np.stack([np.full((3, 4), value, np.float32), ramp])
+    """Sums of numbers like 0.1 are rounded: that must not pass for contrast."""
+    ramp = np.arange(1003, dtype=np.float32).reshape(17, 59)
+    image = np.stack([np.full((17, 59), value, np.float32), ramp])
     fitted = Normalization.fit([image] * 7, method)
     assert fitted.scale[0] == 1
     assert fitted.scale[1] > 1

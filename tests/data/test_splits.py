@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from semiweak.data.splits import folds, split
@@ -46,10 +50,10 @@ def test_names():
 
 
 def test_names_and_a_share():
-    result = parts_of(NAMES, NAMES, ["image_03"], 0.5)
-    assert result.val == ["image_03"]
-    assert len(result.test) == 10
-    assert "image_03" not in result.test
+    for seed in range(10):
+        result = parts_of(NAMES, NAMES, ["image_03"], 0.5, seed=seed)
+        assert result.val == ["image_03"]
+        assert len(result.test) == 10
 
 
 def test_only_eligible_images_validate_and_test_and_all_others_train():
@@ -89,6 +93,24 @@ def test_the_seed_decides_and_the_order_of_names_does_not():
     assert (turned.val, turned.test) == (first.val, first.test)
     assert sorted(turned.train) == sorted(first.train)
     assert split(NAMES, NAMES, 0.3, 0.2, seed=2).val != first.val
+
+
+def test_a_seed_means_the_same_split_in_every_process():
+    """Python gives strings another hash, and sets another order, in each process."""
+    code = (
+        "from semiweak.data.splits import folds, split; names = [str(i) for i in range(30)];"
+        "print(split(names, names, 0.3, 0.2, seed=4), folds(names, 3, 1))"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1
 
 
 def test_the_test_images_do_not_depend_on_val():

@@ -180,9 +180,10 @@ def test_the_step_of_the_tiles_is_regular_so_that_pooling_keeps_its_phase():
     assert torch.equal(tiled[0, 0, :48, 0] % 32, torch.arange(48.0) % 32)
 
 
-def test_half_precision_is_blended_in_float32_and_gradients_are_not_kept():
+@pytest.mark.parametrize("size", [16, 40], ids=["tiled", "whole"])
+def test_half_precision_becomes_float32_and_gradients_are_not_kept(size):
     image = torch.full((1, 1, 40, 8), 1.0, requires_grad=True)
-    tiled = predict_tiled(lambda piece: piece.bfloat16() / 3, image, Tiling((16, 8), (8, 4)))
+    tiled = predict_tiled(lambda piece: piece.bfloat16() / 3, image, Tiling(size, 8))
     assert tiled.dtype == torch.float32
     assert not tiled.requires_grad
     torch.testing.assert_close(tiled, torch.full_like(tiled, float((torch.ones(1) / 3).bfloat16())))

@@ -12,7 +12,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from torch.utils.data import DataLoader
 
 from semiweak.inference.writer import LabelWriter, save_labels, save_probabilities
-from semiweak.visualize import legend
+from semiweak.visualize import legend, overlay
 
 pytestmark = [
     # Lightning's, of what torch has renamed meanwhile.
@@ -196,6 +196,23 @@ def test_object_ids_have_no_legend(tmp_path):
     del objects["probabilities"]
     predict(LabelWriter(out=str(tmp_path)), objects, module=Parrot(NAMES))
     assert "overlays/_legend.png" not in files(tmp_path)
+
+
+def test_embeddings_are_no_classes(tmp_path):
+    batch = prediction("a", classes=8)
+    predict(LabelWriter(out=str(tmp_path)), batch, module=Parrot(NAMES))
+    assert "overlays/_legend.png" not in files(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (5, 20, 30)])
+def test_each_overlay_shows_its_own_image_and_labels(tmp_path, shape):
+    batch = prediction("a", "b", shape=shape)
+    predict(LabelWriter(out=str(tmp_path)), batch)
+    for name, image, labels in zip("ab", batch["image"], batch["labels"], strict=True):
+        if len(shape) == 3:
+            image, labels = image[:, 2], labels[2]
+        expected = overlay(image.numpy(), labels.numpy(), unknown=None)
+        np.testing.assert_array_equal(read(tmp_path / "overlays" / f"{name}.png"), expected)
 
 
 def test_255_is_an_id_like_any_other_in_an_overlay(tmp_path):
