@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from semiweak.methods.supervised import SupervisedModule as SupervisedModule
     from semiweak.metrics.overlap import DiceScore as DiceScore
     from semiweak.metrics.overlap import IoU as IoU
+    from semiweak.metrics.overlap import OverlapScores as OverlapScores
 
 _HOME = {
     "SupervisedModule": "semiweak.methods.supervised",
@@ -27,6 +28,7 @@ _HOME = {
     "VNCDataModule": "semiweak.data.vnc",
     "DiceScore": "semiweak.metrics.overlap",
     "IoU": "semiweak.metrics.overlap",
+    "OverlapScores": "semiweak.metrics.overlap",
     "Annotation": "semiweak.data.annotations",
     "Sample": "semiweak.data.annotations",
     "Weakening": "semiweak.data.weaken",

@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 import logging
+import re
 import sys
 import warnings
 from inspect import isabstract
@@ -35,10 +36,16 @@ METHODS = [
 
 
 NOT_FOR_USERS = (
+    "Be aware that when using `ckpt_path`",  # the callbacks of training are not needed to predict
     "Precision bf16-mixed is not supported by the model summary",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning 2.6 with torch 2.11 or later
+    "Be aware that when using `ckpt_path`, callbacks",  # predict needs no callback of the training
+    "The dirpath has changed",  # a run that goes on has a folder of its own
+    ".* will be overridden by `SemiweakCLI.configure_optimizers`",  # as `--optimizer` asks for
+    "Total length of `list` across ranks is zero",  # training without validation
+    "ReduceLROnPlateau conditioned on metric .* not available",  # the same
 )
-"""What Lightning warns of and a user cannot change."""
+"""What Lightning warns of and a user cannot change, or has asked for."""
 
 
 class SaveTrainingConfig(SaveConfigCallback):
@@ -65,17 +72,20 @@ class SemiweakCLI(LightningCLI):
         given = given if isinstance(given, list) else [given]
         defaults: list[Any] = []
         if self.subcommand == "fit":
-            defaults = self._training_callbacks([type(callback) for callback in given])
+            defaults = self._training_callbacks(given)
         return super().instantiate_trainer(callbacks=[*given, *defaults], **kwargs)
 
-    def _training_callbacks(self, given: list[type]) -> list[Any]:
+    def _training_callbacks(self, given: list[Any]) -> list[Any]:
+        trainer = self._get(self.config_init, "trainer")
         callbacks: list[Any] = []
-        if ModelCheckpoint not in given:
+        saves = trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]
+        if saves and not any(isinstance(callback, ModelCheckpoint) for callback in given):
             monitor = self.model.monitor if self.datamodule.validates else None
             callbacks.append(
                 ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_last=True)
             )
-        if LearningRateMonitor not in given and self._get(self.config_init, "trainer")["logger"]:
+        watched = any(isinstance(callback, LearningRateMonitor) for callback in given)
+        if trainer["logger"] and not watched:
             callbacks.append(LearningRateMonitor(logging_interval="epoch"))
         return callbacks
 
@@ -100,9 +110,9 @@ def run(args: list[str]) -> None:
     """
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
-    # Lightning advertises a logging service at every start.
+    # Lightning advertises its services at every start.
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda record: "litlogger" not in record.getMessage()
+        lambda record: "try installing [lit" not in record.getMessage()
     )
     command_line = sys.argv
     try:
@@ -134,11 +144,18 @@ def run(args: list[str]) -> None:
         # Our errors speak of the user's input and name the remedy; the way there would hide it.
         if os.environ.get("SEMIWEAK_TRACEBACK"):
             raise
-        # A data loader's worker sends the traceback along as text.
-        reason = str(error).strip().rpartition("\nValueError: ")[2]
-        sys.exit(f"error: {reason}\n(SEMIWEAK_TRACEBACK=1 shows where it was raised)")
+        sys.exit(f"error: {_reason(error)}\n(SEMIWEAK_TRACEBACK=1 shows where it was raised)")
     finally:
         sys.argv = command_line
+
+
+def _reason(error: BaseException) -> str:
+    """An error's own words, without what stands around them."""
+    # jsonargparse tells all that it tried with the arguments of a class that refused them.
+    while "Union subtypes" in str(error) and isinstance(error.__cause__, ValueError):
+        error = error.__cause__
+    # A data loader's worker sends the traceback along as text, the error behind it.
+    return re.split(r"^[\w.]+Error: ", str(error).strip(), flags=re.MULTILINE)[-1]
 
 
 def complete(args: list[str]) -> list[str]:
@@ -154,8 +171,14 @@ def complete(args: list[str]) -> list[str]:
             f"unknown command {command!r}; there are fit, validate, test, predict and inspect"
         )
     rest = ["--writer.out" + a[len("--out") :] if _is(a, "--out") else a for a in rest]
+    rest = _configs_first(rest)
     extra = []
     path = _value(rest, "--ckpt_path")
+    complete_without = ("--config", "-c", "--model", "--help", "-h", "--print_config")
+    if path is None and command != "fit" and not any(a.startswith(complete_without) for a in rest):
+        raise ValueError(
+            f"{command} needs a trained model: --ckpt_path runs/version_0/checkpoints/best.ckpt"
+        )
     if path not in (None, "best", "last", "hpc", "null"):
         checkpoint = read_checkpoint(path)
         cls = class_of(checkpoint, path)
@@ -167,8 +190,13 @@ def complete(args: list[str]) -> list[str]:
                 extra.append(f"--data.spatial_dims={dims}")
         if not _given(rest, "--weights_only"):
             extra.append("--weights_only=true")
-    if command == "predict" and not _given(rest, "--return_predictions"):
-        extra.append("--return_predictions=false")  # the writer has them; they would fill memory
+    if command == "predict":
+        if not _given(rest, "--return_predictions"):
+            extra.append(
+                "--return_predictions=false"
+            )  # the writer has them; they would fill memory
+        if not _given(rest, "--trainer.logger"):
+            extra.append("--trainer.logger=false")  # there is nothing to log
     return [command, *extra, *rest]
 
 
@@ -210,8 +238,21 @@ def _given(args: list[str], *options: str) -> bool:
     return any(_is(arg, option) for arg in args for option in options)
 
 
+def _configs_first(args: list[str]) -> list[str]:
+    """Moves configuration files to the front, so that an option beats them wherever it stands.
+
+    The configuration that a run saves has all keys: behind an option, it would take it back.
+    """
+    configs: list[str] = []
+    others: list[str] = []
+    for i, arg in enumerate(args):
+        config = _given([arg], "--config", "-c") or args[i - 1 : i] in (["--config"], ["-c"])
+        (configs if config else others).append(arg)
+    return configs + others
+
+
 def _value(args: list[str], option: str) -> str | None:
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
         if _is(arg, option):
             return arg.partition("=")[2] if "=" in arg else following
     return None

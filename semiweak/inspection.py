@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,19 @@ from jsonargparse import ArgumentParser
 
 from semiweak import visualize
 from semiweak.cli import METHODS
-from semiweak.data.annotations import KINDS, PRESENT, UNKNOWN, Sample, understand
+from semiweak.data.annotations import (
+    ABSENT,
+    KINDS,
+    PRESENT,
+    UNKNOWN,
+    Annotation,
+    Kind,
+    Sample,
+    understand,
+)
 from semiweak.data.datamodule import SegmentationDataModule
+from semiweak.data.source import contradictions
+from semiweak.data.splits import SplitError
 from semiweak.methods.base import SegmentationModule
 
 SHEET_IMAGES = 12
@@ -48,7 +60,7 @@ def inspect(args: list[str]) -> None:
         raise ValueError(f"{sheet} exists; pass --overwrite true to replace it")
     data: SegmentationDataModule = parser.instantiate_classes(config).data
 
-    data.setup("fit")
+    set_up(data)
     samples = {
         part: [source.read() for source in data.part(part)] for part in ("train", "val", "test")
     }
@@ -57,6 +69,19 @@ def inspect(args: list[str]) -> None:
     sheet.parent.mkdir(parents=True, exist_ok=True)
     visualize.save_png(sheet, picture)
     print(f"\ncontact sheet of the training images: {sheet}")
+
+
+def set_up(data: SegmentationDataModule) -> None:
+    """Sets up for training; says why, where the data cannot be split for it, and goes on."""
+    with warnings.catch_warnings():
+        # The report lists all of them.
+        warnings.filterwarnings("ignore", message="contradictory|.* more contradictions")
+        try:
+            data.setup("fit")
+        except SplitError as error:
+            print(f"cannot be split for training: {error}\n")
+            data.val, data.test, data.fold = 0, 0, None
+            data.setup("fit")
 
 
 def report(
@@ -76,6 +101,9 @@ def report(
     for part, members in samples.items():
         if members:
             lines += [f"{part}: {len(members)} images", *_table(_rows(members, names)), ""]
+        bare = [s.name for s in members if data.task == "semantic" and not s.annotation.is_dense()]
+        if part != "train" and bare:
+            lines += [f"without a complete mask, so that {part} will stop: {', '.join(bare)}", ""]
     if data.weakening_summary:
         lines += [data.weakening_summary, ""]
 
@@ -85,8 +113,9 @@ def report(
     rows += [[m.__name__, *(m.uses.get(k, "ignored") for k in present)] for m in methods]
     lines += _table(rows)
 
-    lines += ["", f"contradictions: {len(data.contradictions)}"]
-    lines += [f"  {line}" for line in data.contradictions]
+    everything = [s for members in samples.values() for s in members]
+    clashes = contradictions(everything, len(names)) if data.task == "semantic" else []
+    lines += ["", f"contradictions: {len(clashes)}", *(f"  {line}" for line in clashes)]
     lines += [
         "",
         f"for the model: in_channels: {data.in_channels}, num_classes: {len(names)}"
@@ -99,38 +128,65 @@ def _rows(samples: list[Sample], names: list[str]) -> list[list[str]]:
     """Per kind of annotation: images, known pixels, and objects or pixels of each class."""
     rows = [["kind", "images", "known pixels", *names]]
     pixels = sum(int(np.prod(s.shape)) for s in samples)
+    objects = [s.annotation.instances for s in samples if s.annotation.instances is not None]
+    if objects:
+        known = sum(int(np.count_nonzero(ids)) for ids in objects)
+        number = sum(len(np.unique(ids[ids != 0])) for ids in objects)
+        share = f"{_percent(known, pixels)} in {number:,} objects"
+        rows.append(["instances", str(len(objects)), share, *["-"] * len(names)])
     for kind in KINDS:
         having = [s for s in samples if kind in s.annotation.kinds()]
-        if not having:
-            continue
-        known = 0
-        per_class: Counter[int] = Counter()
-        for sample in having:
-            annotation = sample.annotation
-            if kind in ("mask", "scribbles"):
-                labels = understand(annotation, sample.shape, len(names)).labels
-                values, counts = np.unique(labels[labels != UNKNOWN], return_counts=True)
-                known += int(counts.sum())
-                per_class.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-            elif kind == "boxes":
-                per_class.update(annotation.box_labels.tolist())
-            elif kind == "points":
-                known += len(annotation.points)
-                per_class.update(annotation.point_labels.tolist())
-            elif kind == "tags" and annotation.tags is not None:
-                per_class.update(np.flatnonzero(annotation.tags == PRESENT).tolist())
-        unit = {"boxes": "boxes", "points": "points", "tags": "images"}.get(kind, "px")
-        counted = [f"{per_class[c]:,} {unit}" if per_class[c] else "-" for c in range(len(names))]
-        share = f"{100 * known / pixels:.3g} %" if known else "-"
-        rows.append(
-            [
-                kind,
-                str(len(having)),
-                share,
-                *(counted if kind != "none" else names and ["-"] * len(names)),
-            ]
-        )
+        if kind == "none":
+            having = [s for s in having if s.annotation.instances is None]
+        if having:
+            known, cells = _counts(having, kind, len(names))
+            rows.append([kind, str(len(having)), _percent(known, pixels), *cells])
     return rows
+
+
+def _counts(samples: list[Sample], kind: Kind, num_classes: int) -> tuple[int, list[str]]:
+    """How many pixels one kind of annotation tells the class of, and a cell for each class."""
+    known = 0
+    per_class: Counter[int] = Counter()
+    absent: Counter[int] = Counter()
+    for sample in samples:
+        said = sample.annotation
+        if kind in ("mask", "scribbles"):
+            labels = understand(_painting(said, kind), sample.shape, num_classes).labels
+            values, counts = np.unique(labels[labels != UNKNOWN], return_counts=True)
+            known += int(counts.sum())
+            per_class.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        elif kind == "boxes":
+            per_class.update(said.box_labels.tolist())
+        elif kind == "points":
+            known += len(said.points)
+            per_class.update(said.point_labels.tolist())
+        elif kind == "tags" and said.tags is not None:
+            per_class.update(np.flatnonzero(said.tags == PRESENT).tolist())
+            absent.update(np.flatnonzero(said.tags == ABSENT).tolist())
+    unit = {"boxes": "boxes", "points": "points", "tags": "present"}.get(kind, "px")
+    cells = []
+    for c in range(num_classes):
+        counted = [(per_class[c], unit), (absent[c], "absent")]
+        cells.append(", ".join(f"{number:,} {what}" for number, what in counted if number) or "-")
+    return known, cells
+
+
+def _painting(annotation: Annotation, kind: Kind) -> Annotation:
+    """Complete masks, or else partial masks and scribbles, without anything else that is known."""
+    dense = annotation.is_dense()
+    if kind == "mask":
+        return Annotation(mask=annotation.mask, valid=annotation.valid)
+    return Annotation(
+        mask=None if dense else annotation.mask,
+        scribbles=annotation.scribbles,
+        valid=annotation.valid,
+        annotated_classes=annotation.annotated_classes,
+    )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.3g} %" if part else "-"
 
 
 def _table(rows: list[list[str]]) -> list[str]:

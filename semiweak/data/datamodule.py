@@ -19,7 +19,7 @@ from semiweak.data.geometry import Geometry
 from semiweak.data.normalize import Method, Normalization
 from semiweak.data.sampler import EvaluationSampler, StratifiedSampler
 from semiweak.data.source import Source, TrainingPatches, WholeImages, contradictions
-from semiweak.data.splits import Part, Split, folds, split
+from semiweak.data.splits import Part, Split, SplitError, folds, split
 from semiweak.data.weaken import Weakening, summarise
 
 Loader = DataLoader[dict[str, Any]]
@@ -218,7 +218,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         )
         for what, members in parts._asdict().items():
             if not members:
-                raise ValueError(
+                raise SplitError(
                     f"fold {self.fold} of {self.num_folds} has no image for {what}: one fold "
                     "tests and one validates with completely painted images, the others train"
                 )
@@ -233,6 +233,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         """Reads every training image once: weakens it, checks it, takes the statistics."""
         kinds = self.weaken.assign([s.name for s in sources]) if self.weaken else {}
         ready: list[Source] = []
+        small: list[str] = []
+        channels: dict[int, str] = {}
         before: list[Annotation] = []
         after: list[Annotation] = []
 
@@ -245,6 +247,15 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
                     source, sample = Source(source.name, weak, source.group), weak.of(sample)
                     after.append(sample.annotation)
                 self.kinds[source.name] = sample.annotation.kinds()
+                channels.setdefault(len(sample.image), source.name)
+                if len(channels) > 1:
+                    (a, first), (b, other) = channels.items()
+                    raise ValueError(
+                        f"the image {first} has {a} channel(s), {other} has {b}; all images must "
+                        "have the same number: convert some, or leave them out"
+                    )
+                if any(n < patch for n, patch in zip(sample.shape, self.patch_size, strict=True)):
+                    small.append(f"{source.name} ({_by(sample.shape)} pixels)")
                 if self.task == "semantic":
                     self.contradictions += contradictions([sample], self.num_classes)
                 ready.append(self._remembered(source, sample))
@@ -252,6 +263,12 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
 
         self.normalization = Normalization.fit(images(), self.normalize)
         self.in_channels = len(self.normalization.offset)
+        if small:
+            rank_zero_info(
+                f"{len(small)} of {len(sources)} training images are smaller than the patch_size "
+                f"of {_by(self.patch_size)} and are padded, such as {small[0]}; nothing is learned "
+                "from the padding"
+            )
         if self.weaken:
             self.weakening_summary = str(summarise(before, after, self.num_classes))
             rank_zero_info(self.weakening_summary)
@@ -285,7 +302,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         names = list(description["class_names"])
         if self.class_names is not None and self.class_names != names:
             raise ValueError(
-                f"the model was trained on the classes {names}, the data have {self.class_names}"
+                f"the model was trained on the classes {names}, the data have {self.class_names}; "
+                "set data.class_names to the model's"
             )
         if self.spatial_dims != description["spatial_dims"]:
             raise ValueError(
@@ -345,7 +363,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         if bare:
             raise ValueError(
                 f"the {name} split needs completely painted images; without a complete mask are: "
-                f"{', '.join(bare[:5])}{' ...' if len(bare) > 5 else ''}"
+                f"{', '.join(bare[:5])}{' ...' if len(bare) > 5 else ''}. Paint them, or choose "
+                f"others for data.{name} (0: go without)"
             )
         world, rank = self._world()
         sampler = EvaluationSampler(len(sources), num_replicas=world, rank=rank)
@@ -371,16 +390,20 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         """Normalises on the device; images travel there as they are in the file."""
         if self.normalization is None:
             raise ValueError(
-                "no normalisation is known: train first, or predict with a checkpoint of semiweak"
+                "no normalisation is known; a checkpoint has it: give --ckpt_path, or train first"
             )
         channels = len(self.normalization.offset)
         if batch["image"].shape[1] != channels:
             raise ValueError(
-                f"{batch['name'][0]} has {batch['image'].shape[1]} channels; "
-                f"the training images had {channels}"
+                f"the image {batch['name'][0]} has {batch['image'].shape[1]} channels; "
+                f"the training images had {channels}; convert it, or leave it out"
             )
         batch["image"] = self.normalization(batch["image"])
         return to_contract(batch)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 class _Remember:

@@ -54,7 +54,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
     unlabelled; nothing that nobody said is background.
 
     Args:
-        root: The folder.
+        root: The folder; by default that of the manifest.
         class_names: The classes in the order of their ids. Not needed to predict.
         manifest: A CSV file that lists images and label images, in place of the folders.
         mask_values: Class of each pixel value in masks and scribbles, such as ``{0: 0, 255: 1}``
@@ -70,7 +70,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: str | None = None,
         *,
         class_names: list[str] | None = None,
         manifest: str | None = None,
@@ -81,7 +81,9 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         **loading: Any,
     ) -> None:
         super().__init__(class_names=class_names, **loading)
-        self.root = Path(root)
+        if root is None and manifest is None:
+            raise ValueError("give root, the folder that holds the images, or manifest, a CSV file")
+        self.root = Path(manifest or "").parent if root is None else Path(root)
         self.manifest = manifest
         self.mask_values = mask_values
         self.boxes_exhaustive = boxes_exhaustive
@@ -109,7 +111,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             if found.exists():
                 tags = read_tags(found, names)
                 check_stems(tags, stems, found)
-        else:
+        elif self.task == "semantic":
             self.num_classes  # noqa: B018 says that class_names are missing
         return [
             Source(
@@ -125,6 +127,12 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             )
             for row in rows
         ]
+
+    @property
+    def validates(self) -> bool:
+        """Whether training will have validation images."""
+        fixed = self.fixed_split(())
+        return super().validates if fixed is None else bool(fixed.val)
 
     def fixed_split(self, sources: Any) -> Split | None:
         """The ``split`` column of the manifest, where it has one."""
@@ -152,9 +160,11 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         images = list_images(folder if folder.is_dir() else self.root)
         beside: dict[str, dict[str, Path]] = {}
         for kind, name in LABEL_FOLDERS.items():
-            if (self.root / name).is_dir():
-                beside[kind] = list_images(self.root / name)
-                check_stems(beside[kind], images, self.root / name)
+            folder = self.root / name
+            # An empty one was made for later; one with other files is a mistake.
+            if folder.is_dir() and any(not f.name.startswith(".") for f in folder.iterdir()):
+                beside[kind] = list_images(folder)
+                check_stems(beside[kind], images, folder)
         rows = []
         for stem, path in images.items():
             files: dict[str, Any] = {k: str(at[stem]) for k, at in beside.items() if stem in at}
@@ -203,13 +213,16 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         if row.valid:
             known["valid"] = self._labels(row.valid, sample) != 0
         if boxes is not None:
-            known["boxes"] = check_boxes(boxes.boxes, sample.shape, row.image)
+            known["boxes"] = check_boxes(
+                boxes.boxes, sample.shape, f"{self.root / 'boxes.json'}: image {row.stem}"
+            )
             known["box_labels"] = boxes.labels
             known["box_is_crowd"] = boxes.crowd
             known["boxed_classes"] = boxes.boxed_classes
         if points is not None:
             known["points"], known["point_labels"] = points
-            check_points(known["points"], sample.shape, row.image)
+            source = f"{self.root / 'points.csv'}: image {row.stem}"
+            check_points(known["points"], sample.shape, source)
         return Sample(sample.image, Annotation(**known), row.stem)
 
     def _labels(

@@ -17,6 +17,10 @@ class Split(NamedTuple):
     test: list[str]
 
 
+class SplitError(ValueError):
+    """The images cannot be split as asked."""
+
+
 Part = float | int | Sequence[str]
 """A share of the images, a number of images, or their names."""
 
@@ -42,22 +46,22 @@ def split(
         seed: Repeats a split.
 
     Raises:
-        ValueError: A listed name does not exist or is listed twice, there are fewer eligible images
+        SplitError: A listed name does not exist or is listed twice, there are fewer eligible images
             than asked for, or nothing is left to train on.
     """
     known = set(names)
     listed: list[str] = []
     for what, part in (("val", val), ("test", test)):
         if isinstance(part, str):
-            raise ValueError(f"{what} is {part!r}; give a list of image names, a share or a number")
+            raise SplitError(f"{what} is {part!r}; give a list of image names, a share or a number")
         if isinstance(part, Sequence):
             missing = sorted(set(part) - known)
             if missing:
-                raise ValueError(f"{what} lists images that do not exist: {', '.join(missing[:5])}")
+                raise SplitError(f"{what} lists images that do not exist: {', '.join(missing[:5])}")
             listed.extend(part)
     twice = sorted({name for name in listed if listed.count(name) > 1})
     if twice:
-        raise ValueError(f"listed twice in val and test: {', '.join(twice[:5])}")
+        raise SplitError(f"listed twice in val and test: {', '.join(twice[:5])}")
 
     group_of = groups or {name: name for name in names}
     taken = {group_of[name] for name in listed}
@@ -68,13 +72,14 @@ def split(
         if not isinstance(part, (int, float)):
             return sorted(part)
         if part < 0:
-            raise ValueError(f"{what} is {part}; give a share or a number of images >= 0")
+            raise SplitError(f"{what} is {part}; give a share or a number of images >= 0")
         # 0.07 * 100 is a little more than 7.
         count = math.ceil(part * len(pool) - 1e-9) if part < 1 else int(part)
         if part and not 0 < count <= len(order):
-            raise ValueError(
+            raise SplitError(
                 f"{what} is {part}, but of the completely painted images (or groups of them) "
-                f"{len(order)} are left for it; lower it, or set it to 0 to go without"
+                f"{len(order)} are left for it; paint more of them, lower it, or set it to 0 to go "
+                f"without (data.{what}: 0)"
             )
         chosen = {order.pop() for _ in range(count)}
         return sorted(name for name in eligible if group_of[name] in chosen)
@@ -84,7 +89,7 @@ def split(
     gone = {group_of[name] for name in (*held_out, *validation)}
     train = [name for name in names if group_of[name] not in gone]
     if not train:
-        raise ValueError(
+        raise SplitError(
             f"of {len(names)} images {len(validation)} go to validation and {len(held_out)} to the "
             "test; none is left to train on: lower val and test"
         )
@@ -101,7 +106,7 @@ def folds(groups: Sequence[str], num_folds: int, seed: int = 0) -> list[list[str
     """
     distinct = sorted(set(groups))
     if not 2 <= num_folds <= len(distinct):
-        raise ValueError(
+        raise SplitError(
             f"num_folds is {num_folds}; with {len(distinct)} groups it must be 2 to {len(distinct)}"
         )
     order = np.random.default_rng(seed).permutation(len(distinct))

@@ -515,6 +515,11 @@ class Weakening:
             raise ValueError("it should keep its mask, but has none; weaken painted images only")
         if self.objects is None:
             return annotation
+        if not all(0 <= c < num_classes for c in self.objects_exclude):
+            raise ValueError(
+                f"objects_exclude is {list(self.objects_exclude)}; the classes are 0 to "
+                f"{num_classes - 1}"
+            )
         return to_objects(annotation, self.objects, rng, exclude=self.objects_exclude)
 
 

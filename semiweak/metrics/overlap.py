@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,13 +19,24 @@ _ONE = 2**30
 _CLASS_ID_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-class _Overlap(Metric):
-    """Counts, for both metrics alike; they differ in `_score` only.
+class OverlapScores(Metric):
+    """Dice and IoU of each class, accumulated over the data set and per image, from one count.
 
     All that is counted is in one integer table (6, K): true positives, predicted and annotated
     pixels of each class; the sums of the Dice and of the IoU of single images; the number of images
-    in which the class occurs. So one metric is one tensor to add up over processes, and any number
-    of these metrics in a `torchmetrics.MetricCollection` count once, as one compute group.
+    in which the class occurs. So all four scores take one synchronisation of processes.
+
+    `compute` returns ``dice``, ``iou``, ``dice_per_image`` and ``iou_per_image`` by name, each
+    ``(K,)`` and NaN for a class that occurs neither in the annotation nor in the prediction. See
+    `DiceScore` for what the two ways to accumulate mean.
+
+    Args:
+        num_classes: K, at least 2: the background is one of them.
+        ignore_index: The id of unknown pixels in the annotation; None if every pixel is known.
+        include_background: False leaves class 0 out; its scores are NaN then.
+
+    Raises:
+        ValueError: An argument is out of its range.
     """
 
     is_differentiable = False
@@ -41,8 +51,6 @@ class _Overlap(Metric):
         self,
         num_classes: int,
         *,
-        average: Average = "macro",
-        accumulate: Accumulate = "dataset",
         ignore_index: int | None = 255,
         include_background: bool = True,
     ) -> None:
@@ -51,18 +59,12 @@ class _Overlap(Metric):
             raise ValueError(
                 f"num_classes={num_classes}, but it counts the background too: it is at least 2"
             )
-        if average not in get_args(Average):
-            raise ValueError(f"average={average!r}, but it is 'macro' or 'none'")
-        if accumulate not in get_args(Accumulate):
-            raise ValueError(f"accumulate={accumulate!r}, but it is 'dataset' or 'image'")
         if ignore_index is not None and 0 <= ignore_index < num_classes:
             raise ValueError(
                 f"ignore_index={ignore_index} is one of the {num_classes} classes: it marks pixels "
                 "of unknown class. To leave class 0 out of the mean say include_background=False"
             )
         self.num_classes = num_classes
-        self.average = average
-        self.accumulate = accumulate
         self.ignore_index = ignore_index
         self.include_background = include_background
         self.add_state(
@@ -95,25 +97,20 @@ class _Overlap(Metric):
             )
         )
 
-    def compute(self) -> Tensor:
-        """Returns the mean over classes, a scalar, or with ``average="none"`` every class, (K,)."""
+    def compute(self) -> Any:
+        """Returns the four scores of each class."""
         # On the CPU, because float64 exists there in any case; the table is tiny.
         overlap, predicted, annotated, dice, iou, images = self.table.cpu().double()
-        if self.accumulate == "dataset":
-            score = self._score(
-                2 * overlap / (predicted + annotated), overlap / (predicted + annotated - overlap)
-            )
-        else:
-            score = self._score(dice / (_ONE * images), iou / (_ONE * images))
+        scores = {
+            "dice": 2 * overlap / (predicted + annotated),
+            "iou": overlap / (predicted + annotated - overlap),
+            "dice_per_image": dice / (_ONE * images),
+            "iou_per_image": iou / (_ONE * images),
+        }
         if not self.include_background:
-            score[0] = torch.nan
-        if self.average == "macro":
-            score = score.nanmean()
-        return score.float().to(self.table.device)
-
-    @abstractmethod
-    def _score(self, dice: Tensor, iou: Tensor) -> Tensor:
-        """Which of the two this metric is, ``(K,)``."""
+            for score in scores.values():
+                score[0] = torch.nan
+        return {name: score.float().to(self.table.device) for name, score in scores.items()}
 
     def _as_class_ids(self, preds: Tensor, target: Tensor) -> Tensor:
         if target.dtype not in _CLASS_ID_TYPES:
@@ -177,7 +174,38 @@ class _Overlap(Metric):
             )
 
 
-class DiceScore(_Overlap):
+class _OneScore(OverlapScores):
+    """One of the four scores, as a mean over the classes or for each class."""
+
+    score: ClassVar[str]
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        average: Average = "macro",
+        accumulate: Accumulate = "dataset",
+        ignore_index: int | None = 255,
+        include_background: bool = True,
+    ) -> None:
+        super().__init__(
+            num_classes, ignore_index=ignore_index, include_background=include_background
+        )
+        if average not in get_args(Average):
+            raise ValueError(f"average={average!r}, but it is 'macro' or 'none'")
+        if accumulate not in get_args(Accumulate):
+            raise ValueError(f"accumulate={accumulate!r}, but it is 'dataset' or 'image'")
+        self.average = average
+        self.accumulate = accumulate
+
+    def compute(self) -> Tensor:
+        """Returns the mean over classes, a scalar, or with ``average="none"`` every class, (K,)."""
+        name = self.score if self.accumulate == "dataset" else f"{self.score}_per_image"
+        score: Tensor = super().compute()[name]
+        return score.nanmean() if self.average == "macro" else score
+
+
+class DiceScore(_OneScore):
     r"""Dice score of each class, 2TP / (2TP + FP + FN), and their mean.
 
     A class that occurs neither in the annotation nor in the prediction has no score (NaN) and is
@@ -203,11 +231,10 @@ class DiceScore(_Overlap):
         ValueError: An argument is out of its range.
     """
 
-    def _score(self, dice: Tensor, iou: Tensor) -> Tensor:
-        return dice
+    score = "dice"
 
 
-class IoU(_Overlap):
+class IoU(_OneScore):
     r"""Intersection over union (Jaccard index) of each class, TP / (TP + FP + FN), and their mean.
 
     What is said of `DiceScore` about absent classes, unknown pixels and the two ways to accumulate
@@ -225,8 +252,7 @@ class IoU(_Overlap):
         ValueError: An argument is out of its range.
     """
 
-    def _score(self, dice: Tensor, iou: Tensor) -> Tensor:
-        return iou
+    score = "iou"
 
 
 def _fraction(part: Tensor, whole: Tensor) -> Tensor:

@@ -417,6 +417,8 @@ def test_errors_of_application_name_the_image():
         Weakening().apply(painted(["07"]), "tags", 2, "x")
     with pytest.raises(ValueError, match="image 'x': it should keep its mask, but has none"):
         Weakening().apply(Annotation(), "mask", 2, "x")
+    with pytest.raises(ValueError, match=r"objects_exclude is \[0, 2\]; the classes are 0 to 1"):
+        Weakening(objects=1, objects_exclude=(0, 2)).apply(painted(["01"]), "mask", 2, "x")
     with pytest.raises(ValueError, match="no kind 'circles'"):
         Weakening().apply(painted(["01"]), "circles", 2, "x")
 

@@ -295,7 +295,7 @@ def test_two_results_never_share_a_file(tmp_path, names, overwrite, announce):
         assert module.calls == 0
 
 
-@pytest.mark.parametrize("name", ["../a", "x/../../a", "/tmp/a", "..", "", "."])
+@pytest.mark.parametrize("name", ["../a", "x/../../a", "/a", "..", "", "."])
 @pytest.mark.parametrize("announce", [True, False])
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name, announce):
     out = tmp_path / "out"

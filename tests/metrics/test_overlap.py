@@ -10,7 +10,7 @@ import torch.multiprocessing
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score, MulticlassJaccardIndex
 
-from semiweak.metrics.overlap import DiceScore, IoU, _Overlap
+from semiweak.metrics.overlap import DiceScore, IoU, OverlapScores
 
 K = 4
 NAN = float("nan")
@@ -270,8 +270,8 @@ def test_a_collection_counts_once(monkeypatch):
     metrics.update(*data[0])
     assert len(metrics.compute_groups) == 1
     calls = []
-    count = _Overlap._count
-    monkeypatch.setattr(_Overlap, "_count", lambda *a: calls.append(1) or count(*a))
+    count = OverlapScores._count
+    monkeypatch.setattr(OverlapScores, "_count", lambda *a: calls.append(1) or count(*a))
     metrics.update(*data[1])
     metrics.update(*data[2])
     assert len(calls) == 2
@@ -357,3 +357,19 @@ def test_wrong_input_is_told_and_not_counted(preds, target, message):
     with pytest.raises(ValueError, match=message):
         metric.update(preds, target)
     assert not metric.table.any()
+
+
+def test_all_four_scores_come_from_one_count():
+    generator = torch.Generator().manual_seed(0)
+    preds = torch.randint(4, (5, 9, 11), generator=generator)
+    target = torch.randint(4, (5, 9, 11), generator=generator)
+    target[0, :3] = 255
+    every = OverlapScores(4)
+    every.update(preds, target)
+    scores = every.compute()
+    for metric, name in ((DiceScore, "dice"), (IoU, "iou")):
+        for accumulate, suffix in (("dataset", ""), ("image", "_per_image")):
+            one = metric(4, average="none", accumulate=accumulate)
+            one.update(preds, target)
+            assert torch.equal(scores[name + suffix], one.compute())
+    assert len(every.metric_state) == 1  # and so one synchronisation

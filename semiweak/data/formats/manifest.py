@@ -45,7 +45,8 @@ def read_manifest(path: str | Path, class_names: Sequence[str]) -> list[Manifest
 
     Args:
         path: The CSV file.
-        class_names: The classes in the order of their ids.
+        class_names: The classes in the order of their ids; without any (to predict),
+            ``annotated_classes`` is passed over.
 
     Raises:
         ValueError: A file does not exist, a value is wrong, or two images have one name; with the
@@ -74,7 +75,7 @@ def read_manifest(path: str | Path, class_names: Sequence[str]) -> list[Manifest
                 f"{row.where}: split is {row.cells['split']!r}; it can be train, val, test or empty"
             )
         files = {kind: _file(row, kind, folder) for kind in _FILES}
-        annotated = _annotated_classes(row, class_names)
+        annotated = _annotated_classes(row, class_names) if class_names else None
         if annotated is not None and files["mask"] is None:
             raise ValueError(f"{row.where}: has annotated_classes, which speak of a mask, but none")
         found.append(
