@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from semiweak.networks.base import SegmentationNetwork
 from semiweak.networks.unet import Norm, UNet
 
@@ -46,9 +48,38 @@ def build_network(
             ``"imagenet"``, **downloads** those weights on first use. With a "tu-" encoder any name
             downloads the weights that the encoder's name stands for.
 
+    The weights of 2D networks lie channels-last in memory, which is faster on CPUs and, in mixed
+    precision, on GPUs (`benchmarks/training_step.py`), and changes nothing else.
+
     Raises:
         ValueError: The name is not known, or an argument does not belong to that network.
     """
+    built = _build(
+        network,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        spatial_dims=spatial_dims,
+        widths=widths,
+        norm=norm,
+        dropout=dropout,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+    )
+    return built.to(memory_format=torch.channels_last) if spatial_dims == 2 else built
+
+
+def _build(
+    network: str,
+    *,
+    in_channels: int,
+    out_channels: int,
+    spatial_dims: int,
+    widths: Sequence[int],
+    norm: Norm,
+    dropout: float,
+    encoder: str,
+    encoder_weights: str | None,
+) -> SegmentationNetwork:
     name = network.lower()
     if name == "unet":
         if encoder != _ENCODER or encoder_weights is not None:

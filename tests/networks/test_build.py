@@ -74,6 +74,7 @@ def test_the_numbers_are_smps_own(architecture):
     if architecture == "DPT":
         encoder = {"encoder_name": "tu-vit_tiny_patch16_224", "dynamic_img_size": True}
     native = getattr(smp, architecture)(encoder_weights=None, in_channels=2, classes=3, **encoder)
+    native.to(memory_format=torch.channels_last)
     native.load_state_dict(
         {k.removeprefix("model."): v for k, v in network.model.state_dict().items()}
         | {f"segmentation_head.{k}": v for k, v in network.head.state_dict().items()}
