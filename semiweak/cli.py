@@ -11,7 +11,6 @@ import logging
 import re
 import sys
 import warnings
-from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,15 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-import semiweak
 from semiweak.data.datamodule import SegmentationDataModule
 from semiweak.inference.tiling import Tiling
 from semiweak.inference.writer import LabelWriter
-from semiweak.methods.base import SegmentationModule, check_checkpoint
+from semiweak.methods.base import SegmentationModule
+from semiweak.methods.catalogue import exported_methods
+from semiweak.methods.checkpoint import check_checkpoint
 
 # Imported, every exported class goes by its bare name on the command line.
-EXPORTED = [getattr(semiweak, name) for name in semiweak.__all__]
-METHODS = [
-    cls
-    for cls in EXPORTED
-    if isinstance(cls, type) and issubclass(cls, SegmentationModule) and not isabstract(cls)
-]
-
+METHODS = exported_methods()
 
 NOT_FOR_USERS = (
     "Be aware that when using `ckpt_path`",  # the callbacks of training are not needed to predict

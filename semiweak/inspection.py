@@ -12,7 +12,6 @@ import numpy as np
 from jsonargparse import ArgumentParser
 
 from semiweak import visualize
-from semiweak.cli import METHODS
 from semiweak.data.annotations import (
     ABSENT,
     KINDS,
@@ -27,6 +26,7 @@ from semiweak.data.datamodule import SegmentationDataModule
 from semiweak.data.source import contradictions
 from semiweak.data.splits import SplitError
 from semiweak.methods.base import SegmentationModule
+from semiweak.methods.catalogue import exported_methods
 
 SHEET_IMAGES = 12
 """So many images go into the picture: a sample of every kind of annotation."""
@@ -64,7 +64,7 @@ def inspect(args: list[str]) -> None:
     samples = {
         part: [source.read() for source in data.part(part)] for part in ("train", "val", "test")
     }
-    print("\n".join(report(data, samples, METHODS)))
+    print("\n".join(report(data, samples, exported_methods())))
     picture = contact_sheet(data, samples["train"])
     sheet.parent.mkdir(parents=True, exist_ok=True)
     visualize.save_png(sheet, picture)

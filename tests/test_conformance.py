@@ -21,14 +21,17 @@ from torch import Tensor
 
 import semiweak
 from semiweak.__main__ import main
-from semiweak.cli import METHODS
 from semiweak.data.annotations import Annotation, Sample
 from semiweak.data.batch import collate, semantic_item, to_contract
 from semiweak.data.normalize import Normalization
 from semiweak.data.synthetic import synthetic_sample
 from semiweak.data.weaken import to_boxes, to_points, to_scribbles, to_tags
-from semiweak.methods.base import SegmentationModule, SemanticModule
+from semiweak.methods.base import SegmentationModule
+from semiweak.methods.catalogue import exported_methods
+from semiweak.methods.semantic import SemanticModule
 
+METHODS = exported_methods()
+METHODS = exported_methods()
 CLASSES = 3
 SMALL: dict[str, Any] = {
     "num_classes": CLASSES,

@@ -72,12 +72,12 @@ def split(
         if not isinstance(part, (int, float)):
             return sorted(part)
         if part < 0:
-            raise SplitError(f"{what} is {part}; give a share or a number of images >= 0")
+            raise SplitError(f"{what} is {part:g}; give a share or a number of images >= 0")
         # 0.07 * 100 is a little more than 7.
         count = math.ceil(part * len(pool) - 1e-9) if part < 1 else int(part)
         if part and not 0 < count <= len(order):
             raise SplitError(
-                f"{what} is {part}, but of the completely painted images (or groups of them) "
+                f"{what} is {part:g}, but of the completely painted images (or groups of them) "
                 f"{len(order)} are left for it; paint more of them, lower it, or set it to 0 to go "
                 f"without (data.{what}: 0)"
             )

@@ -61,6 +61,9 @@ class VNCDataModule(SegmentationDataModule):
         paths = sorted((folder / "raw").glob("*.tif"))
         if not paths:
             raise ValueError(f"no slice in {folder / 'raw'}: root must hold stack1/raw/NN.tif")
+        for path in paths:
+            if not path.stem.isdecimal():
+                raise ValueError(f"{path}: slices are named by their number, such as 00.tif")
         return [Source(path.stem, partial(self._read, folder, path)) for path in paths]
 
     @property

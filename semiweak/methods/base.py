@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -10,26 +9,20 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 import semiweak
 from semiweak.data.annotations import Kind
-from semiweak.data.batch import SemanticBatch
-from semiweak.inference.tiling import Tiling, predict_tiled
+from semiweak.inference.tiling import Tiling
 from semiweak.losses.reduction import mean_over_known
-from semiweak.losses.supervised import cross_entropy
-from semiweak.metrics.overlap import OverlapScores
-
-CHECKPOINT_FORMAT = 1
-"""Raised when a checkpoint of an older release can no longer be read."""
+from semiweak.methods.checkpoint import CHECKPOINT_FORMAT, check_checkpoint
 
 
 class SegmentationModule(pl.LightningModule, ABC):
     """The base of every method.
 
-    A method says which networks it has (`configure_networks`) and which losses (`losses`); the base
-    sums the losses by their weights, logs each as ``train/<term>``, and does the rest. Its
-    constructor takes plain values only and begins with ``super().__init__(...)``, then
+    A method builds its networks in the constructor and says which losses it has (`losses`); the
+    base sums them by their weights, logs each as ``train/<term>``, and does the rest. A constructor
+    takes plain values only and begins with ``super().__init__(...)``, then
     ``self.save_hyperparameters()``, so that a checkpoint reloads by itself.
 
     Args:
@@ -213,92 +206,3 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def _is_fitting(self) -> bool:
         return self._trainer is not None and self._trainer.state.fn == "fit"
-
-
-def check_checkpoint(checkpoint: dict[str, Any], path: str = "the checkpoint") -> dict[str, Any]:
-    """The part of a checkpoint that this package wrote.
-
-    Args:
-        checkpoint: The content of a checkpoint file.
-        path: Names the file in errors.
-
-    Raises:
-        ValueError: Another program wrote it, or a release with another format.
-    """
-    own = checkpoint.get("semiweak")
-    if not isinstance(own, dict) or "format" not in own:
-        raise ValueError(f"{path} was not written by semiweak")
-    if own["format"] != CHECKPOINT_FORMAT:
-        raise ValueError(
-            f"{path} has format {own['format']}, written by semiweak {own.get('version')}; this is "
-            f"semiweak {semiweak.__version__}, which reads format {CHECKPOINT_FORMAT}: predict "
-            "with that release, or train again"
-        )
-    return own
-
-
-class SemanticModule(SegmentationModule):
-    """The base of the methods that give every pixel a class.
-
-    ``forward`` maps images ``(B, C, *S)`` to logits ``(B, K, *S)``. Validation and test score whole
-    images by Dice and IoU, accumulated over the data set (``val/dice``) and per image
-    (``val/dice_per_image``), and per class by name (``val/dice/<class>``).
-    """
-
-    monitor: ClassVar[str] = "val/dice"
-
-    def __init__(self, **common: Any) -> None:
-        super().__init__(**common)
-        self.val_scores = OverlapScores(self.num_classes)
-        self.test_scores = OverlapScores(self.num_classes)
-        self.val_loss = MeanMetric()
-
-    def predict_probabilities(self, image: Tensor) -> Tensor:
-        """Class probabilities ``float32 (B, K, *S)`` of normalised images of any size, by tiles."""
-
-        def probabilities(tile: Tensor) -> Tensor:
-            logits: Tensor = self(tile)
-            return logits.float().softmax(dim=1)
-
-        return predict_tiled(probabilities, image, self.tiling)
-
-    def validation_step(self, batch: SemanticBatch, batch_idx: int) -> None:
-        """Scores whole images."""
-        probabilities = self.predict_probabilities(batch["image"])
-        loss, known = cross_entropy(probabilities.clamp_min(1e-12).log(), batch["labels"])
-        self.val_loss.update(loss[known])
-        self.val_scores.update(probabilities, batch["labels"])
-
-    def on_validation_epoch_end(self) -> None:
-        """Logs the scores of the validation images."""
-        self.log("val/loss", self.val_loss.compute())
-        self.val_loss.reset()
-        self._log_scores("val", self.val_scores)
-
-    def test_step(self, batch: SemanticBatch, batch_idx: int) -> None:
-        """Scores whole images."""
-        probabilities = self.predict_probabilities(batch["image"])
-        self.test_scores.update(probabilities, batch["labels"])
-
-    def on_test_epoch_end(self) -> None:
-        """Logs the scores of the test images."""
-        self._log_scores("test", self.test_scores)
-
-    def _log_scores(self, stage: str, scores: OverlapScores) -> None:
-        values = scores.compute()
-        scores.reset()
-        for name, per_class in values.items():
-            self.log(f"{stage}/{name}", per_class.nanmean(), prog_bar=name == "dice")
-            for c, value in enumerate(per_class):
-                if not math.isnan(value):  # the class occurs in neither truth nor prediction
-                    self.log(f"{stage}/{name}/{self.class_names[c]}", value)
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Labels ``int64 (B, *S)`` and probabilities of whole images."""
-        probabilities = self.predict_probabilities(batch["image"])
-        return {
-            "labels": probabilities.max(dim=1).indices,  # argmax is far slower on a CPU
-            "probabilities": probabilities,
-            "image": batch["image"],
-            "name": batch["name"],
-        }

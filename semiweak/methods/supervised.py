@@ -10,7 +10,7 @@ from torch import Tensor
 from semiweak.data.annotations import Kind
 from semiweak.data.batch import SemanticBatch
 from semiweak.losses.supervised import cross_entropy, dice_loss
-from semiweak.methods.base import SemanticModule
+from semiweak.methods.semantic import SemanticModule
 from semiweak.networks.build import build_network
 
 
