@@ -58,7 +58,8 @@ def trained(tmp_path_factory):
     folder = mixed_folder(home / "mine")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        fit(folder, "--trainer.log_every_n_steps", 1)
+        quick = ("--model.lr", 0.02, "--model.norm", "group", "--data.samples_per_epoch", 64)
+        fit(folder, *quick, "--trainer.log_every_n_steps", 1)
     run_folder = home / "runs" / "version_0"
     return SimpleNamespace(
         folder=folder,
@@ -392,7 +393,7 @@ def test_class_names_are_needed_to_train(trained):
 
 
 def test_predict_in_its_short_form(trained, new, tmp_path, capsys):
-    predict(trained.best, "--tiling.size", 32, "--tiling.overlap", 8)
+    predict(trained.best)
     assert everything_in(tmp_path / "labels") == [
         "a.png",
         "b.c.png",
@@ -409,8 +410,19 @@ def test_predict_in_its_short_form(trained, new, tmp_path, capsys):
         assert labels.dtype == np.uint8
         assert labels.max() < 3
         assert pixels(tmp_path / "labels" / "overlays" / f"{name}.png").shape == (*shape, 3)
-    tiled = by_hand(trained.best, pixels(new / "a.png"), Tiling(32, 8))
-    assert (pixels("labels/a.png") == tiled.argmax(0)).all()
+    expected = by_hand(trained.best, pixels(new / "a.png")).argmax(0)
+    assert len(np.unique(expected)) > 1
+    assert (pixels("labels/a.png") == expected).all()
+
+
+def test_images_larger_than_a_tile_are_cut(trained, new, tmp_path):
+    tiling = ("--tiling.size", 32, "--tiling.overlap", 8)
+    predict(trained.best, *tiling, "--writer.probabilities", "true")
+    found = tifffile.imread(tmp_path / "labels" / "probabilities" / "a.tif")
+    image = pixels(new / "a.png")
+    np.testing.assert_allclose(found, by_hand(trained.best, image, Tiling(32, 8)), atol=1e-5)
+    assert np.abs(found - by_hand(trained.best, image)).max() > 1e-3
+    assert (pixels("labels/a.png") == found.argmax(0)).all()
 
 
 def test_probabilities_on_request(trained, new, tmp_path):

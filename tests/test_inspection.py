@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from mixed_folder import (
-    CLASSES,
     SHAPE,
     coco,
     fit,
@@ -236,6 +235,22 @@ def test_objects(folder, inspect):
     assert found["none"]["images"] == "6"
 
 
+def test_volumes(tmp_path, monkeypatch, inspect):
+    monkeypatch.chdir(tmp_path)
+    mask = np.zeros((6, 24, 20), np.uint8)
+    mask[1:4, 5:15, 5:15] = 1
+    for i in range(2):
+        save(tmp_path / "stacks" / "images" / f"s{i}.tif", mask * 90)
+    save(tmp_path / "stacks" / "masks" / "s0.tif", mask)
+    (tmp_path / "stacks" / "points.csv").write_text("image,z,y,x,class\ns1,2,6,7,cell\n")
+    text = inspect("stacks", spatial_dims=3, patch_size=16, val=0)
+    found = table(text, "train: 2 images")
+    assert found["mask"]["cell"] == "300 px"
+    assert found["points"]["cell"] == "1 points"
+    assert "spatial_dims: 3" in text
+    assert len(np.unique(np.array(Image.open("inspect.png")))) > 2
+
+
 # Configurations of a training
 
 
@@ -268,4 +283,4 @@ def test_weakening_is_told(folder, inspect):
     found = table(text, "train: 4 images")
     assert found["mask"]["images"] == "2"
     assert found["boxes"]["cell"] == "2 boxes"
-    assert CLASSES[1] in text
+    assert "Annotation of 4 training images: complete mask 2 (50 %), boxes 2 (50 %)" in text

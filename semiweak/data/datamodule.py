@@ -56,6 +56,9 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             place of ``val`` and ``test``. Folds keep groups together.
         num_folds: The number of folds of a cross-validation.
         weaken: Simulates weak annotation of the training images; see `Weakening`.
+        kinds: Train on the images that have one of these kinds of annotation and leave out the
+            others, such as ``[mask, scribbles]`` for a method that learns from nothing else. All
+            images by default.
         stratify: Give every kind of annotation an equal share of each batch.
         geometry: The random geometry of training patches.
         normalize: How images are normalised by the statistics of the training images:
@@ -81,6 +84,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         fold: int | None = None,
         num_folds: int = 5,
         weaken: Weakening | None = None,
+        kinds: list[Kind] | None = None,
         stratify: bool = True,
         geometry: Geometry = Geometry(),  # noqa: B008 frozen, so that sharing it is harmless
         normalize: Method = "standard",
@@ -113,6 +117,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self.fold = fold
         self.num_folds = num_folds
         self.weaken = weaken
+        self.use_kinds = kinds
         self.stratify = stratify
         self.geometry = geometry
         self.normalize = normalize
@@ -320,6 +325,13 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
     def train_dataloader(self) -> Loader:
         """Stratified random patches."""
         sources = self.part("train")
+        if self.use_kinds is not None:
+            sources = [s for s in sources if set(self.use_kinds) & set(self.kinds[s.name])]
+            if not sources:
+                raise ValueError(
+                    f"no training image has an annotation of the kinds {self.use_kinds}; "
+                    "`semiweak inspect` lists the kinds there are"
+                )
         kinds = [self.kinds[source.name][0] if self.stratify else "all" for source in sources]
         world, rank = self._world()
         sampler = StratifiedSampler(

@@ -180,7 +180,7 @@ class _Scene:
         wanted, misses = share * math.prod(self.shape), 0
         while wanted > 0 and misses < 50:  # so many misses in a row: the cells are full
             placed = body()
-            size = 0 if placed is None else int((placed.depth > 0).sum())
+            size = 0 if placed is None else np.count_nonzero(placed.depth > 0)
             if size > wanted and self.rng.random() > wanted / size:
                 break  # so that the share is right on average, if too small for one more body
             added = self._add(label, placed)
@@ -203,8 +203,7 @@ class _Scene:
         """An irregular ball, up to ``stretch`` times as long as wide; None where no room is."""
         if centre is None:
             centre = self.rng.uniform(0, self.shape)
-        axis = self.rng.standard_normal(len(self.shape))
-        axis /= np.linalg.norm(axis)
+        axis = _unit(self.rng.standard_normal(len(self.shape)))
         length = self.rng.uniform(1, stretch)
         tip = 0.8 * radius * length * axis
         if any(self._taken(point) for point in (centre, centre - tip, centre + tip)):
@@ -224,8 +223,8 @@ class _Scene:
         heading, bend = rng.standard_normal((2, d))
         points = [rng.uniform(0, self.shape)]
         for _ in range(3):
-            heading = heading / np.linalg.norm(heading) + 0.45 * bend
-            points.append(points[-1] + length * heading / np.linalg.norm(heading))
+            heading = _unit(_unit(heading) + 0.45 * bend)
+            points.append(points[-1] + length * heading)
         if any(self._taken(point) for point in points):
             return None
         low, high = np.min(points, axis=0), np.max(points, axis=0)
@@ -248,16 +247,16 @@ class _Scene:
         if body is None:
             return 0
         inside = body.depth > 0
-        size = int(inside.sum())
+        size = np.count_nonzero(inside)
         inside &= self.classes[body.window] == BACKGROUND
-        if size == 0 or inside.sum() < 0.8 * size:
+        if size == 0 or np.count_nonzero(inside) < 0.8 * size:
             return 0
         pieces, count = ndimage.label(inside)
         if count > 1:  # what lies in the way may cut off a corner
             inside = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
         self._mark(label, body.window, inside)
         self.texture[body.window][inside] = self._texture(label, body)[inside]
-        return int(inside.sum())
+        return int(np.count_nonzero(inside))
 
     def _add_pieces(self, label: int, window: Window, region: NDArray[np.bool_]) -> None:
         """Makes each connected piece of the region an object, specks excepted."""
@@ -313,6 +312,10 @@ def _grid(window: Window) -> list[Field]:
         np.arange(s.start, s.stop, dtype=np.float32).reshape((-1,) + (1,) * (d - 1 - axis))
         for axis, s in enumerate(window)
     ]
+
+
+def _unit(vector: Array) -> Array:
+    return vector / math.sqrt(vector @ vector)
 
 
 def _squares(parts: Sequence[Field]) -> Field:

@@ -189,8 +189,6 @@ def trainer(**arguments):
     )
 
 
-@pytest.mark.filterwarnings("ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning")
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 on a later torch
 def test_in_a_trainer_each_epoch_has_its_own_patches_and_a_run_repeats():
     runs = []
     for _ in range(2):
@@ -303,6 +301,15 @@ def test_every_kind_has_its_share_of_every_batch():
     data = fitted(mixed(), val=0, batch_size=6, stratify=False)
     seen = Counter(name for batch in data.train_dataloader() for name in batch["name"])
     assert seen == {s.name: 1 for s in mixed()}
+
+
+def test_only_images_of_the_kinds_asked_for_train():
+    data = fitted(mixed(), val=0, batch_size=6, kinds=["mask", "points"])
+    for batch in data.train_dataloader():
+        kinds = Counter(name.split("_")[0] for name in batch["name"])
+        assert kinds == {"image": 3, "clicked": 3}
+    with pytest.raises(ValueError, match="no training image has an annotation of the kinds"):
+        fitted(mixed(), val=0, kinds=["boxes"]).train_dataloader()
 
 
 def test_samples_per_epoch():

@@ -165,6 +165,11 @@ def test_a_black_and_white_mask_is_not_taken_for_unknown(folder):
     assert "masks/im0.png: holds only 0 and 255" in line
     assert "mask_values: {0: 0, 255: 1}" in line
     run("inspect", *folder_options(folder, mask_values="{0: 0, 255: 1}", **two))
+    unknown = module(folder, mask_values={0: 0, 1: 1, 255: 255}, **two)
+    assert read(unknown)["im0"].annotation.kind() == "scribbles"
+    # Nobody paints a few strokes in black and white.
+    (folder / "masks").rename(folder / "scribbles")
+    assert read(module(folder, **two))["im0"].annotation.kind() == "scribbles"
 
 
 def test_boxes_that_are_not_exhaustive(folder):
@@ -231,12 +236,11 @@ def test_a_stack_among_images_is_not_cut_up(tmp_path):
 
 
 def test_axes_that_are_not_obvious(tmp_path):
-    for i in range(2):
-        channels_last = np.stack([picture(i), picture(i + 5)], -1)
-        tifffile.imwrite(
-            tmp_path / f"im{i}.tif", channels_last, metadata=None, photometric="minisblack"
-        )
-    assert (read(module(tmp_path, axes="YXC"))["im1"].image[1] == picture(6)).all()
+    six = np.stack([picture(i) for i in range(6)])
+    tifffile.imwrite(tmp_path / "im0.tif", six, metadata=None, photometric="minisblack")
+    with pytest.raises(ValueError, match=r"im0\.tif: looks like a stack of 6 slices.* axes"):
+        fitted(tmp_path)
+    assert (read(module(tmp_path, axes="CYX"))["im0"].image == six).all()
 
 
 # A manifest
