@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -134,8 +135,8 @@ def run(args: list[str]) -> None:
                     "max_epochs": 100,
                 },
             )
-    except ValueError as error:
-        # Our errors speak of the user's input and name the remedy; the way there would hide it.
+    except (ValueError, MisconfigurationException) as error:
+        # These speak of the user's input and name the remedy; the way there would hide it.
         if os.environ.get("SEMIWEAK_TRACEBACK"):
             raise
         sys.exit(f"error: {_reason(error)}\n(SEMIWEAK_TRACEBACK=1 shows where it was raised)")

@@ -211,6 +211,8 @@ def test_misspelt_key_in_a_file(trained, tmp_path, capsys):
         ("--data.patch_size=0", "patch_size is 0; give one positive number or 2 of them"),
         ("--data.geometry.rotate=-3", "rotate is -3.0; it must be 0 to 180 degrees"),
         ("--model.network=vnet", "network='vnet' is not known; it is 'unet'"),
+        ("--data.class_names=[a,cell,cell]", "each class needs a name of its own"),
+        ("--trainer.limit_train_batches=1.5", "invalid value 1.5 for limit_train_batches"),
         ("--tiling.overlap=2000", "overlap must be smaller than the tiles"),
     ],
 )

@@ -98,6 +98,8 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             raise ValueError(
                 f"patch_size is {patch_size}; give one positive number or {spatial_dims} of them"
             )
+        if class_names is not None and len(set(class_names)) < len(class_names):
+            raise ValueError(f"class_names is {class_names}; each class needs a name of its own")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         if samples_per_epoch is not None and samples_per_epoch < 1:

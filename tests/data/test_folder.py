@@ -559,11 +559,3 @@ def test_validation_needs_painted_images(folder):
     assert "val is 0.2, but of the completely painted images (or groups of them) 0 are left" in line
     assert "paint more" in line
     assert "data.val: 0" in line
-
-
-def test_a_picture_that_a_worker_cannot_read(folder):
-    """The error travels between processes as a traceback, of which the user sees the reason."""
-    data = fitted(folder, num_workers=1, cache_mb=0)
-    cut_short(folder)
-    with pytest.raises(ValueError, match=r"images/im6\.png: cannot be read"):
-        list(data.train_dataloader())
