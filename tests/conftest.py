@@ -6,11 +6,21 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 # Set before albumentations is first imported: tests must not ask the package index for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small networks are quickest on one thread, above all when other processes use the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def real_data(name: str) -> Path:

@@ -36,15 +36,6 @@ from semiweak import MixedAnnotationDataModule, SupervisedModule, Tiling, __vers
 from semiweak.data.normalize import Normalization
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small networks are quickest on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
     """Where runs and predictions land."""

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypedDict
 
-import numpy as np
 import pytorch_lightning as pl
-from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from semiweak.data.annotations import Annotation, Kind, Sample
+from semiweak.data.annotations import Annotation, Kind
 from semiweak.data.batch import collate, to_contract
 from semiweak.data.geometry import Geometry
 from semiweak.data.normalize import Method, Normalization
 from semiweak.data.sampler import EvaluationSampler, StratifiedSampler
-from semiweak.data.source import Source, TrainingPatches, WholeImages, contradictions
+from semiweak.data.source import Source, TrainingPatches, WholeImages
 from semiweak.data.splits import Part, Split, SplitError, folds, split
-from semiweak.data.weaken import Weakening, summarise
+from semiweak.data.survey import Memory, Survey, survey
+from semiweak.data.weaken import Weakening
 
 Loader = DataLoader[dict[str, Any]]
 
@@ -127,7 +126,6 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self.cache_mb = cache_mb
         self.seed = seed
         self.normalization: Normalization | None = None
-        self.in_channels: int | None = None
         self.kinds: dict[str, tuple[Kind, ...]] = {}
         self.contradictions: list[str] = []
         self.weakening_summary = ""
@@ -165,6 +163,11 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         return len(self.class_names)
 
     @property
+    def in_channels(self) -> int:
+        """The number of channels of the training images, after `setup`."""
+        return self.describe()["in_channels"]
+
+    @property
     def item_classes(self) -> int | None:
         """K for semantic items, None for items with object ids."""
         return self.num_classes if self.task == "semantic" else None
@@ -188,9 +191,32 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self._parts["val"] = [by_name[name] for name in parts.val]
         if stage != "fit":
             return
-        self._budget = self.cache_mb * 1_000_000
-        self._parts["train"] = self._survey([by_name[name] for name in parts.train])
-        self._parts["val"] = [self._remembered(s, s.read()) for s in self._parts["val"]]
+        memory = Memory(self.cache_mb * 1_000_000)
+        found = survey(
+            [by_name[name] for name in parts.train],
+            num_classes=self.num_classes if self.weaken or self.task == "semantic" else None,
+            semantic=self.task == "semantic",
+            patch_size=self.patch_size,
+            weaken=self.weaken,
+            normalize=self.normalize,
+            memory=memory,
+        )
+        self._parts["train"] = found.sources
+        self._parts["val"] = [memory.keep(s, s.read()) for s in self._parts["val"]]
+        self.normalization = found.normalization
+        self.kinds, self.contradictions = found.kinds, found.contradictions
+        self.weakening_summary = found.weakening
+        self._tell(found)
+
+    def _tell(self, found: Survey) -> None:
+        if found.weakening:
+            rank_zero_info(found.weakening)
+        if found.small:
+            rank_zero_info(
+                f"{len(found.small)} of {len(found.sources)} training images are smaller than the "
+                f"patch_size of {' x '.join(map(str, self.patch_size))} and are padded, such as "
+                f"{found.small[0]}; nothing is learned from the padding"
+            )
         for line in self.contradictions[:5]:
             warnings.warn(f"contradictory annotations, counted as unknown: {line}", stacklevel=2)
         if len(self.contradictions) > 5:
@@ -235,60 +261,6 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         if self.task == "instances":
             return annotation.instances is not None
         return annotation.is_dense()
-
-    def _survey(self, sources: list[Source]) -> list[Source]:
-        """Reads every training image once: weakens it, checks it, takes the statistics."""
-        kinds = self.weaken.assign([s.name for s in sources]) if self.weaken else {}
-        ready: list[Source] = []
-        small: list[str] = []
-        channels: dict[int, str] = {}
-        before: list[Annotation] = []
-        after: list[Annotation] = []
-
-        def images() -> Iterator[NDArray[Any]]:
-            for source in sources:
-                sample = source.read()
-                if self.weaken:
-                    before.append(sample.annotation)
-                    weak = _Weakened(source.read, self.weaken, kinds[source.name], self.num_classes)
-                    source, sample = Source(source.name, weak, source.group), weak.of(sample)
-                    after.append(sample.annotation)
-                self.kinds[source.name] = sample.annotation.kinds()
-                channels.setdefault(len(sample.image), source.name)
-                if len(channels) > 1:
-                    (a, first), (b, other) = channels.items()
-                    raise ValueError(
-                        f"the image {first} has {a} channel(s), {other} has {b}; all images must "
-                        "have the same number: convert some, or leave them out"
-                    )
-                if any(n < patch for n, patch in zip(sample.shape, self.patch_size, strict=True)):
-                    small.append(f"{source.name} ({_by(sample.shape)} pixels)")
-                if self.task == "semantic":
-                    self.contradictions += contradictions([sample], self.num_classes)
-                ready.append(self._remembered(source, sample))
-                yield sample.image
-
-        self.normalization = Normalization.fit(images(), self.normalize)
-        self.in_channels = len(self.normalization.offset)
-        if small:
-            rank_zero_info(
-                f"{len(small)} of {len(sources)} training images are smaller than the patch_size "
-                f"of {_by(self.patch_size)} and are padded, such as {small[0]}; nothing is learned "
-                "from the padding"
-            )
-        if self.weaken:
-            self.weakening_summary = str(summarise(before, after, self.num_classes))
-            rank_zero_info(self.weakening_summary)
-        return ready
-
-    def _remembered(self, source: Source, sample: Sample) -> Source:
-        """The source reading from memory, as long as the budget lasts."""
-        arrays = [sample.image, *vars(sample.annotation).values()]
-        size = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
-        if size > self._budget:
-            return source
-        self._budget -= size
-        return Source(source.name, _Remember(sample), source.group)
 
     # The checkpoint
 
@@ -414,31 +386,3 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             )
         batch["image"] = self.normalization(batch["image"])
         return to_contract(batch)
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
-
-
-class _Remember:
-    """Reads from memory."""
-
-    def __init__(self, sample: Sample) -> None:
-        self.sample = sample
-
-    def __call__(self) -> Sample:
-        return self.sample
-
-
-class _Weakened:
-    """Reads an image and forgets part of its annotation."""
-
-    def __init__(self, read: Any, weaken: Weakening, kind: Kind, num_classes: int) -> None:
-        self.read, self.weaken, self.kind, self.num_classes = read, weaken, kind, num_classes
-
-    def __call__(self) -> Sample:
-        return self.of(self.read())
-
-    def of(self, sample: Sample) -> Sample:
-        weak = self.weaken.apply(sample.annotation, self.kind, self.num_classes, sample.name)
-        return Sample(sample.image, weak, sample.name, sample.content)
