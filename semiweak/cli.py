@@ -133,6 +133,7 @@ def run(args: list[str]) -> None:
                         "init_args": {"save_dir": "runs", "name": ""},
                     },
                     "max_epochs": 100,
+                    "log_every_n_steps": 10,  # small data sets have few steps
                 },
             )
     except (ValueError, MisconfigurationException) as error:

@@ -334,6 +334,17 @@ def test_a_manifest_without_validation_images(tmp_path, trained):
     assert (tmp_path / "runs" / "version_0" / "checkpoints" / "best.ckpt").exists()
 
 
+def test_constant_images_smaller_than_the_patch(trained, tmp_path):
+    shutil.copytree(trained.folder, tmp_path / "mine")
+    for i in range(8):
+        save(tmp_path / "mine" / "images" / f"im{i}.png", np.full(SHAPE, 7, np.uint8))
+    fit("mine", "--trainer.log_every_n_steps", 1, patch_size=48)
+    _, rows = metrics(tmp_path / "runs" / "version_0")
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses
+    assert np.isfinite(losses).all()
+
+
 def test_folds_by_group(trained, tmp_path, capsys):
     for i in range(6):
         save(tmp_path / "mine" / "images" / f"mouse{i // 2}_{i}.png", picture(i))
