@@ -13,7 +13,6 @@ from scipy import ndimage
 from skimage.measure import label as label_independently
 from skimage.measure import regionprops
 
-from semiweak.data import weaken
 from semiweak.data.annotations import UNKNOWN, Annotation, understand
 from semiweak.data.weaken import (
     Weakening,
@@ -26,6 +25,7 @@ from semiweak.data.weaken import (
     to_scribbles,
     to_tags,
 )
+from semiweak.data.weaken import points as clicks
 
 WEAKER = {
     "tags": lambda a, k, size, rng: to_tags(a, k),
@@ -186,7 +186,7 @@ def test_the_medoid_has_the_smallest_sum_of_distances(region):
 def test_the_medoid_of_a_large_region_by_fourier_transform(shape, monkeypatch):
     region = random_mask(shape, 2, grain=4.0) == 1
     pixels, sums = brute_force(region)
-    monkeypatch.setattr(weaken, "cdist", None)  # must not be used
+    monkeypatch.setattr(clicks, "cdist", None)  # must not be used
     assert medoid(region) == tuple(pixels[sums.argmin()])
 
 
@@ -203,7 +203,7 @@ def test_the_medoid_of_a_ring_is_on_the_ring():
 def test_the_medoid_of_a_region_beyond_the_largest_grid_is_near(monkeypatch):
     region = random_mask((60, 80), 2, seed=1, grain=6.0) == 1
     pixels, sums = brute_force(region)
-    monkeypatch.setattr(weaken, "LARGEST_GRID", 2000)
+    monkeypatch.setattr(clicks, "LARGEST_GRID", 2000)
     side = next(b for b in range(1, 60) if (2 * -(-60 // b) - 1) * (2 * -(-80 // b) - 1) <= 2000)
     assert side > 1
     excess = sums[(pixels == medoid(region)).all(axis=1)] - sums.min()

@@ -1,0 +1,24 @@
+"""Pictures for people: label overlays, what annotators said, contact sheets.
+
+All pictures are RGB, ``uint8 (H, W, 3)``, and of 2D images; `middle_slice` takes one out of a
+stack.
+"""
+
+from semiweak.visualize.annotation import draw_annotation
+from semiweak.visualize.color import Rgb, palette
+from semiweak.visualize.layers import overlay
+from semiweak.visualize.picture import middle_slice, save_png, to_rgb
+from semiweak.visualize.sheet import contact_sheet
+from semiweak.visualize.text import legend
+
+__all__ = [
+    "Rgb",
+    "contact_sheet",
+    "draw_annotation",
+    "legend",
+    "middle_slice",
+    "overlay",
+    "palette",
+    "save_png",
+    "to_rgb",
+]
