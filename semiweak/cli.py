@@ -117,7 +117,7 @@ def run(args: list[str]) -> None:
             inspect(args[1:])
         else:
             # Lightning wants what it parses to be what stands on the command line.
-            sys.argv = ["semiweak", *complete(args)]
+            sys.argv = [sys.argv[0], *complete(args)]
             SemiweakCLI(
                 SegmentationModule,
                 SegmentationDataModule,

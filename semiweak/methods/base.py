@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from pytorch_lightning.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from torch import Tensor
 
 import semiweak
@@ -114,13 +115,15 @@ class SegmentationModule(pl.LightningModule, ABC):
             total = self.trainer.strategy.reduce(total.float(), reduce_op="mean")
         return mean_over_known(values, known, total)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerConfig | OptimizerLRSchedulerConfig:
         """Adam, and a learning rate that falls when the validation score stops improving."""
         optimizer = torch.optim.Adam(
             [p for p in self.parameters() if p.requires_grad],
             lr=self.lr,
             weight_decay=self.weight_decay,
         )
+        if not getattr(self._data_module(), "validates", True):
+            return {"optimizer": optimizer}  # without a validation score nothing can stop improving
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer,
             mode="max",
@@ -135,7 +138,7 @@ class SegmentationModule(pl.LightningModule, ABC):
                 "monitor": self.monitor,
                 "interval": "epoch",
                 "frequency": self._validation_interval(),
-                "strict": False,  # a run without a validation split keeps its learning rate
+                "strict": False,  # with other data modules there may be no validation either
             },
         }
 
@@ -148,6 +151,8 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Checks that data and model fit, and hands the model's normalisation to the data."""
+        # Scores are logged after one synchronisation of their own; Lightning cannot know that.
+        warnings.filterwarnings("ignore", message=".*`self.log\\(.*sync_dist=True")
         module = self._data_module()
         if stage == "fit" and hasattr(module, "describe"):
             self._check(module.describe())
