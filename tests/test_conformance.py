@@ -327,6 +327,29 @@ def test_i_every_loss_is_compared_with_a_naive_loop() -> None:
                 assert f"naive_{node.name}" in tests, f"{path.name}: {node.name}"
 
 
+# k: it learns
+
+
+@pytest.mark.slow
+@every_method
+def test_k_learns_the_synthetic_images(cls: type[SegmentationModule], tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    pl.seed_everything(0)
+    module = build(cls, num_classes=4, widths=[16, 32, 64, 128], norm="batch", lr=2e-3)
+    data = semiweak.SyntheticDataModule(
+        num_train=16, num_val=4, size=128, num_classes=4, patch_size=128, batch_size=8,
+        samples_per_epoch=64, num_workers=0,
+    )  # fmt: skip
+    trainer = pl.Trainer(
+        max_epochs=30, accelerator="cpu", precision="bf16-mixed", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        check_val_every_n_epoch=30, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    # The best that grey levels alone can reach is below 0.35; see tests/data/test_synthetic.py.
+    assert trainer.callback_metrics["val/dice"] > 0.5
+
+
 # j: nothing is missing
 
 
