@@ -202,14 +202,12 @@ def understand(
 
     Each annotation allows a set of classes per pixel; the result is their intersection:
 
-    ==================  ===========================================================
-    mask, scribbles     the painted class; all classes where unknown; with
-                        ``annotated_classes``, an unpainted pixel has none of them
-    points              the class, at the point's pixel
-    boxes               a class in ``boxed_classes`` only inside its boxes
-    tags                not the absent classes
-    outside ``valid``   all classes: nobody looked there
-    ==================  ===========================================================
+    - mask, scribbles: the painted class; all classes where unknown; with ``annotated_classes``, an
+      unpainted pixel has none of them
+    - points: the class, at the point's pixel
+    - boxes: a class in ``boxed_classes`` only inside its boxes
+    - tags: not the absent classes
+    - outside ``valid``: all classes: nobody looked there
 
     A pixel that no class is left for counts as unknown and is reported.
 

@@ -39,16 +39,14 @@ LABEL_FOLDERS = {
 class MixedAnnotationDataModule(SegmentationDataModule):
     """A folder of images; everything but the images is optional.
 
-    ===================  ==========================================================
-    ``images/``          the images; without this folder, ``root`` itself
-    ``masks/``           class per pixel, 255 unknown, in a file of the same stem
-    ``scribbles/``       the same, for a few strokes
-    ``instances/``       object ids, 0 unlabelled
-    ``valid/``           not 0 where the annotators looked
-    ``boxes.json``       boxes in COCO form
-    ``points.csv``       ``image,y,x,class``
-    ``tags.csv``         ``image,class,value`` with present or absent
-    ===================  ==========================================================
+    - ``images/``: the images; without this folder, ``root`` itself
+    - ``masks/``: class per pixel, 255 unknown, in a file of the same stem
+    - ``scribbles/``: the same, for a few strokes
+    - ``instances/``: object ids, 0 unlabelled
+    - ``valid/``: not 0 where the annotators looked
+    - ``boxes.json``: boxes in COCO form
+    - ``points.csv``: ``image,y,x,class``
+    - ``tags.csv``: ``image,class,value`` with present or absent
 
     Or one ``manifest.csv`` that names the files, see the docs. An image without any of these is
     unlabelled; nothing that nobody said is background.

@@ -28,13 +28,11 @@ _LARGEST_IN_PNG = 65535
 class LabelWriter(BasePredictionWriter):
     """Writes what ``predict`` finds, image by image, into a folder.
 
-    =================================  ==========================================================
-    ``<out>/<name>.png`` (``.tif``)    classes or object ids, as large as the image; the smallest
-                                       unsigned integer type that holds every class
-    ``<out>/overlays/<name>.png``      the image under its labels' colours; a stack's middle slice
-    ``<out>/overlays/_legend.png``     the colours of the classes
-    ``<out>/probabilities/<name>.tif`` ``float32 (K, *S)``, an OME-TIFF with the classes' names
-    =================================  ==========================================================
+    - ``<out>/<name>.png`` (``.tif``): classes or object ids, as large as the image; the smallest
+      unsigned integer type that holds every class
+    - ``<out>/overlays/<name>.png``: the image under its labels' colours; a stack's middle slice
+    - ``<out>/overlays/_legend.png``: the colours of the classes
+    - ``<out>/probabilities/<name>.tif``: ``float32 (K, *S)``, an OME-TIFF with the classes' names
 
     The module's ``predict_step`` returns a dict with ``labels`` (B, *S), ``name`` (B file stems),
     ``image`` (B, C, *S) for the overlays and, where it has them, ``probabilities`` (B, K, *S).

@@ -32,16 +32,13 @@ class ManifestRow(NamedTuple):
 def read_manifest(path: str | Path, class_names: Sequence[str]) -> list[ManifestRow]:
     """Reads one image a line; all columns but ``image`` are optional, and cells may be empty.
 
-    =====================  =====================================================
-    image                  file, relative to the manifest's folder
-    name                   its name; by default the file's stem
-    mask, scribbles,       files of its label images
-    instances, valid
-    split                  train, val or test
-    group                  sub-volume, patient, plate: stays on one side of a split
-    annotated_classes      the only classes the mask was painted for: names or
-                           indices with ``;`` between them
-    =====================  =====================================================
+    - image: file, relative to the manifest's folder
+    - name: its name; by default the file's stem
+    - mask, scribbles, instances, valid: files of its label images
+    - split: train, val or test
+    - group: sub-volume, patient, plate: stays on one side of a split
+    - annotated_classes: the only classes the mask was painted for: names or indices with ``;``
+      between them
 
     Args:
         path: The CSV file.
