@@ -608,3 +608,9 @@ def test_no_test_images(trained):
     options = folder_options(trained.folder)
     line = refused(run, "test", "--ckpt_path", trained.best, *options, *QUIET)
     assert "there is no test image; set data.test" in line
+
+
+def test_a_checkpoint_names_no_code_but_its_own_class(trained):
+    arguments = torch.load(trained.best, weights_only=True)["hyper_parameters"]
+    assert arguments["_class_path"] == "semiweak.methods.supervised.SupervisedModule"
+    assert [name for name in arguments if name.startswith("_")] == ["_class_path"]

@@ -166,6 +166,21 @@ def test_b_every_term_is_finite_and_alone_moves_the_network(cls: type[Segmentati
         assert any(not torch.equal(before[k], v) for k, v in module.named_parameters()), name
 
 
+@every_method
+def test_b_the_loss_is_the_sum_of_the_terms_by_their_weights(
+    cls: type[SegmentationModule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, batch = build(cls), batch_of(samples())
+    weights = {name: 0.5 + i for i, name in enumerate(module.losses(batch))}
+    monkeypatch.setattr(module, "loss_weights", lambda: weights)
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)  # there is no Trainer to log to
+    torch.manual_seed(1)
+    terms = module.losses(batch)
+    torch.manual_seed(1)
+    expected = sum(weights[name] * term.item() for name, term in terms.items())
+    assert module.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-5)
+
+
 # c: the samples of a batch
 
 
