@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.report import machine, table
 from semiweak import SupervisedModule, SyntheticDataModule, Weakening
-from semiweak.data.geometry import Geometry
+from semiweak.data.patches import Geometry
 
 SETTINGS = {
     "crop": Geometry(flip=False),

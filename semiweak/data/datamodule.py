@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from semiweak.data.annotations import Annotation, Kind
 from semiweak.data.batch import collate, to_contract
-from semiweak.data.geometry import Geometry
 from semiweak.data.normalize import Method, Normalization
+from semiweak.data.patches import Geometry
 from semiweak.data.sampler import EvaluationSampler, StratifiedSampler
 from semiweak.data.source import Source, TrainingPatches, WholeImages
 from semiweak.data.splits import Part, Split, SplitError, folds, split

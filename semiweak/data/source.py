@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from semiweak.data.annotations import Sample, understand
 from semiweak.data.batch import image_item, instance_item, semantic_item
-from semiweak.data.geometry import Geometry
+from semiweak.data.patches import Geometry
 from semiweak.data.sampler import Draw
 
 

@@ -9,7 +9,7 @@ import torch
 from semiweak.data.annotations import UNKNOWN, Annotation, Sample
 from semiweak.data.batch import InstanceBatch, SemanticBatch
 from semiweak.data.datamodule import SegmentationDataModule
-from semiweak.data.geometry import Geometry
+from semiweak.data.patches import Geometry
 from semiweak.data.source import Source
 from semiweak.data.weaken import Weakening
 

@@ -15,7 +15,8 @@ from semiweak.data.annotations import (
     pixels_of_box,
     understand,
 )
-from semiweak.data.geometry import Geometry, affine, crop, flip, transpose
+from semiweak.data.geometry import affine, crop, flip, transpose
+from semiweak.data.patches import Geometry
 
 seeds = st.integers(0, 2**32 - 1)
 shapes_2d = st.tuples(st.integers(1, 14), st.integers(1, 14))
