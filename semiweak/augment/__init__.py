@@ -1,0 +1,1 @@
+"""Random views of images, made on the device in the training step."""
