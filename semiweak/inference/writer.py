@@ -1,4 +1,4 @@
-"""Predictions as files: label images, overlays to look at, probabilities."""
+"""Predictions as files: label images, overlays and embeddings to look at, probabilities."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
-from uuid import NAMESPACE_URL, uuid5
 
-import numpy as np
 import pytorch_lightning as pl
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
 
 from semiweak import visualize
-from semiweak.inference.files import replacing
+from semiweak.inference.save import LARGEST_IN_PNG, save_labels, save_probabilities
 
 Format = Literal["auto", "png", "tif"]
 
 _LEGEND = "_legend.png"
-_LARGEST_IN_PNG = 65535
 
 
 class LabelWriter(BasePredictionWriter):
@@ -32,10 +28,14 @@ class LabelWriter(BasePredictionWriter):
       unsigned integer type that holds every class
     - ``<out>/overlays/<name>.png``: the image under its labels' colours; a stack's middle slice
     - ``<out>/overlays/_legend.png``: the colours of the classes
+    - ``<out>/embeddings/<name>.png``: the embeddings as colours (`EmbeddingColors`), if the module
+      predicts any; one projection for the whole run, taken from the first image (by each process
+      from its own first one); a stack's middle slice
     - ``<out>/probabilities/<name>.tif``: ``float32 (K, *S)``, an OME-TIFF with the classes' names
 
     The module's ``predict_step`` returns a dict with ``labels`` (B, *S), ``name`` (B file stems),
-    ``image`` (B, C, *S) for the overlays and, where it has them, ``probabilities`` (B, K, *S).
+    ``image`` (B, C, *S) for the overlays and, where it has them, ``embeddings`` (B, D, *S) and
+    ``probabilities`` (B, K, *S).
     Call ``trainer.predict(..., return_predictions=False)``: what is in files need not fill memory.
 
     No file is replaced unless ``overwrite`` says so: before anything is computed, all names that
@@ -47,6 +47,7 @@ class LabelWriter(BasePredictionWriter):
         format: Of the label images: ``"png"``, ``"tif"``, or ``"auto"``: PNG in 2D, TIFF in 3D. Ids
             beyond 65535, which PNG cannot hold, go to a TIFF.
         overlay: Write overlays.
+        embeddings: Write embeddings as colours, of modules that predict any.
         probabilities: Write probabilities.
         overwrite: Replace files of an earlier run.
 
@@ -61,6 +62,7 @@ class LabelWriter(BasePredictionWriter):
         out: str = "predictions",
         format: Format = "auto",
         overlay: bool = True,
+        embeddings: bool = True,
         probabilities: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -72,14 +74,16 @@ class LabelWriter(BasePredictionWriter):
         self.out = Path(out)
         self.format = format
         self.overlay = overlay
+        self.embeddings = embeddings
         self.probabilities = probabilities
         self.overwrite = overwrite
         self._written: set[Path] = set()
         self._has_legend = False
+        self._colors: visualize.EmbeddingColors | None = None
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuses names that would replace a file or each other, before anything is computed."""
-        self._written, self._has_legend = set(), False
+        self._written, self._has_legend, self._colors = set(), False, None
         if self.format == "png" and pl_module.hparams.get("spatial_dims") == 3:
             raise ValueError("a PNG cannot hold a stack; set the writer's format to auto or tif")
         names = getattr(getattr(trainer, "datamodule", None), "predict_names", None)
@@ -111,6 +115,7 @@ class LabelWriter(BasePredictionWriter):
         if probabilities is None or probabilities.shape[1] != len(class_names):
             class_names = []  # the labels are object ids, or nobody named the classes
 
+        embeddings = prediction.get("embeddings") if self.embeddings else None
         for index, name in enumerate(prediction["name"]):
             self._check([name])
             self._written.update(self._files(name))
@@ -119,6 +124,8 @@ class LabelWriter(BasePredictionWriter):
             if self.overlay:
                 image = prediction["image"][index].float().cpu().numpy()
                 self._write_overlay(name, image, labels, class_names)
+            if embeddings is not None:
+                self._write_embeddings(name, embeddings[index])
             if self.probabilities:
                 values = prediction["probabilities"][index].float().cpu().numpy()
                 path = _named(self.out / "probabilities", name, ".tif")
@@ -132,10 +139,10 @@ class LabelWriter(BasePredictionWriter):
         largest = max(num_classes - 1, int(labels.max(initial=0)))
         suffix = {"png": ".png", "tif": ".tif", "auto": ".png" if labels.ndim == 2 else ".tif"}
         end = suffix[self.format]
-        if end == ".png" and largest > _LARGEST_IN_PNG:
+        if end == ".png" and largest > LARGEST_IN_PNG:
             if self.format == "png":
                 warnings.warn(
-                    f"{name} has ids up to {largest}, a PNG holds {_LARGEST_IN_PNG}: it is written "
+                    f"{name} has ids up to {largest}, a PNG holds {LARGEST_IN_PNG}: it is written "
                     "as TIFF",
                     stacklevel=2,
                 )
@@ -157,6 +164,12 @@ class LabelWriter(BasePredictionWriter):
             image, labels = visualize.middle_slice(image), visualize.middle_slice(labels)
         picture = visualize.overlay(image, labels, unknown=None)
         visualize.save_png(_named(folder, name, ".png"), picture)
+
+    def _write_embeddings(self, name: str, embeddings: Tensor) -> None:
+        if self._colors is None:
+            self._colors = visualize.EmbeddingColors.fit(embeddings)
+        path = _named(self.out / "embeddings", name, ".png")
+        visualize.save_png(path, self._colors(embeddings))
 
     def _check(self, names: Iterable[str]) -> None:
         """Raises where a result would replace a file, or another result of this run."""
@@ -185,102 +198,11 @@ class LabelWriter(BasePredictionWriter):
         files = [_named(self.out, name, suffix) for suffix in (".png", ".tif")]
         if self.overlay:
             files.append(_named(self.out / "overlays", name, ".png"))
+        if self.embeddings:
+            files.append(_named(self.out / "embeddings", name, ".png"))
         if self.probabilities:
             files.append(_named(self.out / "probabilities", name, ".tif"))
         return files
-
-
-def save_labels(
-    path: str | Path,
-    labels: NDArray[Any],
-    *,
-    largest: int | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Writes a label image, as a whole or not at all, in the smallest type that fits.
-
-    Args:
-        path: Ends in ``.png`` (2D, up to 65535), ``.tif`` or ``.tiff``; folders are made as needed.
-        labels: Classes or object ids from 0 up, integers ``(H, W)`` or ``(D, H, W)``.
-        largest: The largest label that any file of the series may have, so that all get one type;
-            by default that of this one.
-        overwrite: Replace the file if it exists.
-
-    Raises:
-        ValueError: The file exists, its format cannot hold the labels, or they are no labels.
-    """
-    path = _new(path, overwrite)
-    if labels.dtype.kind not in "biu" or labels.ndim not in (2, 3):
-        raise ValueError(
-            f"a label image has integers on 2 or 3 axes, not {labels.dtype} {labels.shape}, as for "
-            f"{path}"
-        )
-    if labels.min(initial=0) < 0:
-        raise ValueError(f"a label image has no negative values, got {labels.min()} for {path}")
-    labels = labels.astype(np.min_scalar_type(max(largest or 0, int(labels.max(initial=0)))))
-    if path.suffix.lower() == ".png":
-        if labels.ndim == 3:
-            raise ValueError(f"a PNG cannot hold a stack, as for {path}; write a TIFF (.tif)")
-        if labels.dtype.itemsize > 2:
-            raise ValueError(
-                f"a PNG holds labels up to {_LARGEST_IN_PNG}, got {labels.max()} for {path}; write "
-                "a TIFF (.tif)"
-            )
-        with replacing(path) as temporary:
-            Image.fromarray(labels).save(temporary, format="PNG")
-    else:
-        axes = "YX" if labels.ndim == 2 else "ZYX"
-        _save_tiff(path, labels, metadata={"axes": axes}, compression="zlib")
-
-
-def save_probabilities(
-    path: str | Path,
-    probabilities: NDArray[Any],
-    *,
-    class_names: Sequence[str] = (),
-    overwrite: bool = False,
-) -> None:
-    """Writes class probabilities as an OME-TIFF, one channel a class, ``float32``.
-
-    Args:
-        path: Ends in ``.tif``; folders are made as needed.
-        probabilities: ``(K, H, W)`` or ``(K, D, H, W)``.
-        class_names: K names for the channels, or none.
-        overwrite: Replace the file if it exists.
-
-    Raises:
-        ValueError: The file exists, or there are other axes.
-    """
-    path = _new(path, overwrite)
-    if probabilities.ndim not in (3, 4):
-        raise ValueError(
-            f"probabilities have axes (K, H, W) or (K, D, H, W), not {probabilities.shape}, as for "
-            f"{path}"
-        )
-    metadata: dict[str, Any] = {
-        "axes": "CYX" if probabilities.ndim == 3 else "CZYX",
-        # By default it is made of the time and of this machine's network address.
-        "UUID": str(uuid5(NAMESPACE_URL, path.name)),
-    }
-    if class_names:
-        metadata["Channel"] = {"Name": list(class_names)}
-    _save_tiff(path, probabilities.astype(np.float32), metadata=metadata, ome=True)
-
-
-def _save_tiff(path: Path, array: NDArray[Any], **options: Any) -> None:
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise ValueError(
-            f"cannot write {path}: its name must end in .tif, or .png for a label image"
-        )
-    bigtiff = array.nbytes > 2**32 - 2**25  # what 32-bit offsets reach, less some metadata
-    with replacing(path) as temporary:
-        tifffile.imwrite(temporary, array, bigtiff=bigtiff, photometric="minisblack", **options)
-
-
-def _new(path: str | Path, overwrite: bool) -> Path:
-    if not overwrite and Path(path).exists():
-        raise ValueError(f"{path} exists; replace it with overwrite=True")
-    return Path(path)
 
 
 def _named(folder: Path, name: str, suffix: str) -> Path:

@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from semiweak.data.annotations import UNKNOWN, pixels_of_box
-from semiweak.visualize.color import PAPER, Rgb, palette
+from semiweak.visualize.color import PAPER, Rgb, color_numbers, palette
 from semiweak.visualize.picture import to_rgb
-
-_NUM_COLORS = 4096
 
 
 def overlay(
@@ -27,10 +25,10 @@ def overlay(
 
     Args:
         image: ``(C, H, W)``.
-        labels: Classes or object ids ``(H, W)``, coloured by `palette`; class 0 only darkens. There
-            are 4096 colours: ids beyond begin again with the colour of 1.
+        labels: Classes or object ids ``(H, W)``, coloured by `palette`; class 0 only darkens.
         alpha: Share of the colour, from 0 (only the image) to 1 (only the labels).
-        outline: Draw the border of each region in its full colour, one pixel wide.
+        outline: Draw the border of each region in its full colour, one pixel wide; in white where
+            two objects touch that have the same colour.
         unknown: The label of pixels that are left as they are; None where there are none, as among
             object ids, of which 255 is one like any other.
 
@@ -56,15 +54,17 @@ def tint(
 ) -> Rgb:
     """A picture under a translucent layer of its labels' colours; see `overlay`."""
     known = np.ones(labels.shape, bool) if unknown is None else labels != unknown
-    ids = labels.astype(np.int64)  # in 8 bits the next line would wrap
-    index = np.where(ids > 0, (ids - 1) % (_NUM_COLORS - 1) + 1, 0)
+    index = color_numbers(labels)
     colors = palette(int(index[known].max(initial=0)) + 1)
     colors[0] = 0  # the legend's grey would lift a dark background
+    layer = colors[np.where(known, index, 0)]
     strength = np.where(known, np.float32(alpha), np.float32(0))
     if outline:
-        strength[known & (labels != 0) & borders(labels)] = 1
+        edge = known & (labels != 0) & borders(labels)
+        strength[edge] = 1
+        layer[edge & ~borders(index)] = PAPER
     strength = strength[..., None]
-    blend = picture * (1 - strength) + colors[np.where(known, index, 0)] * strength
+    blend = picture * (1 - strength) + layer * strength
     return np.asarray(np.rint(blend), np.uint8)
 
 

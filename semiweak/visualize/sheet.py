@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from semiweak.visualize.color import INK, PAPER, Rgb
+from semiweak.visualize.embeddings import EmbeddingColors
+from semiweak.visualize.layers import overlay
+from semiweak.visualize.picture import middle_slice, to_rgb
 from semiweak.visualize.text import legend, shorten
 
 
@@ -45,6 +51,60 @@ def contact_sheet(
     width = rows[0].shape[1]
     head = [legend(class_names, width=width, font_size=font_size)] if class_names else []
     return np.concatenate([*head, *rows])
+
+
+def instance_sheet(
+    images: Sequence[NDArray[Any]],
+    instances: Sequence[NDArray[np.integer[Any]]],
+    *,
+    names: Sequence[str],
+    embeddings: Sequence[NDArray[Any] | Tensor] = (),
+    truth: Sequence[NDArray[np.integer[Any]]] = (),
+    colors: EmbeddingColors | None = None,
+    tile_size: int = 320,
+) -> Rgb:
+    """A contact sheet with a row an image: the image, its embeddings, its objects, the true ones.
+
+    Embeddings and true objects are shown where they are given. Of stacks, the middle slices are
+    shown, and all objects counted.
+
+    Args:
+        images: Of each image, ``(C, *S)``.
+        instances: Of each image, the objects' ids ``(*S)``, 0 for none.
+        names: Of each image, what is written under it.
+        embeddings: Of each image, ``(D, *S)``.
+        truth: Of each image, the true objects' ids ``(*S)``, 0 for none.
+        colors: The projection of the embeddings; by default that of the first image's.
+        tile_size: Width of a column in pixels.
+
+    Raises:
+        ValueError: There is no image, or there are not as many of something as images.
+    """
+    given = {"instances": instances, "names": names, "embeddings": embeddings, "truth": truth}
+    for what, values in given.items():
+        optional = what in ("embeddings", "truth")
+        if len(images) == 0 or (len(values) != len(images) and (len(values) or not optional)):
+            raise ValueError(
+                f"got {len(images)} images and {len(values)} of {what}; a sheet takes at least one "
+                "image, and as many of all else"
+            )
+    if len(embeddings) and colors is None:
+        colors = EmbeddingColors.fit(embeddings[0])
+    tiles, captions = [], []
+    for i, name in enumerate(names):
+        image = middle_slice(images[i]) if images[i].ndim == 4 else images[i]
+        tiles.append(to_rgb(image))
+        captions.append(name)
+        if len(embeddings) and colors is not None:
+            tiles.append(colors(embeddings[i]))
+            captions.append("embeddings")
+        for ids, word in ((instances, "objects"), (truth, "true objects")):
+            if len(ids):
+                flat = middle_slice(ids[i]) if ids[i].ndim == 3 else ids[i]
+                tiles.append(overlay(image, flat, unknown=None))
+                count = np.count_nonzero(np.unique(ids[i]))
+                captions.append(f"{count} {word}")
+    return contact_sheet(tiles, captions, len(tiles) // len(images), tile_size)
 
 
 def _row(

@@ -1,5 +1,3 @@
-import os
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,8 @@ from PIL import Image
 from pytorch_lightning.cli import LightningArgumentParser
 from torch.utils.data import DataLoader
 
-from semiweak.inference.writer import LabelWriter, save_labels, save_probabilities
-from semiweak.visualize import legend, overlay
+from semiweak.inference.writer import LabelWriter
+from semiweak.visualize import EmbeddingColors, legend, overlay, palette
 
 pytestmark = [
     # Lightning's, of what torch has renamed meanwhile.
@@ -226,7 +224,70 @@ def test_255_is_an_id_like_any_other_in_an_overlay(tmp_path):
     assert saturation[:5].max() == 0
 
 
-@pytest.mark.parametrize("existing", ["b.png", "b.tif", "overlays/b.png", "probabilities/b.tif"])
+def objects(*names, shape=(20, 30), dim=8, seed=0):
+    """One batch of the predictions of an instance method."""
+    batch = prediction(*names, shape=shape, seed=seed)
+    del batch["probabilities"]
+    generator = torch.Generator().manual_seed(seed)
+    batch["embeddings"] = torch.randn((len(names), dim, *shape), generator=generator)
+    return batch
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (5, 20, 30)])
+def test_embeddings_are_shown_by_one_projection_for_the_run(tmp_path, shape):
+    first, second = objects("a", "b", shape=shape), objects("c", shape=shape, seed=1)
+    predict(LabelWriter(out=str(tmp_path)), first, second, module=Parrot())
+    colors = EmbeddingColors.fit(first["embeddings"][0])
+    for name, embeddings in zip("abc", [*first["embeddings"], *second["embeddings"]], strict=True):
+        picture = read(tmp_path / "embeddings" / f"{name}.png")
+        np.testing.assert_array_equal(picture, colors(embeddings))
+
+
+def test_the_next_run_takes_a_projection_of_its_own(tmp_path):
+    writer = LabelWriter(out=str(tmp_path), overwrite=True)
+    first, second = objects("a"), objects("a", dim=3, seed=1)
+    for batch in (first, second):
+        predict(writer, batch, module=Parrot())
+        expected = EmbeddingColors.fit(batch["embeddings"][0])(batch["embeddings"][0])
+        np.testing.assert_array_equal(read(tmp_path / "embeddings" / "a.png"), expected)
+
+
+def test_half_precision_embeddings_are_shown(tmp_path):
+    batch = objects("a")
+    batch["embeddings"] = batch["embeddings"].bfloat16()
+    predict(LabelWriter(out=str(tmp_path)), batch, module=Parrot())
+    assert read(tmp_path / "embeddings" / "a.png").shape == (20, 30, 3)
+
+
+def test_embeddings_are_written_if_wanted_and_there(tmp_path):
+    predict(LabelWriter(out=str(tmp_path / "1"), embeddings=False), objects("a"), module=Parrot())
+    predict(LabelWriter(out=str(tmp_path / "2")), prediction("a"))
+    assert files(tmp_path / "1") == files(tmp_path / "2") == {"a.png", "overlays/a.png"}
+
+
+def test_each_file_of_ids_has_the_type_for_its_own(tmp_path):
+    few, many = objects("few"), objects("many")
+    many["labels"][0, 0, 0] = 300
+    predict(LabelWriter(out=str(tmp_path)), few, many, module=Parrot())
+    assert read(tmp_path / "few.png").dtype == np.uint8
+    assert read(tmp_path / "many.png").dtype == np.uint16
+    np.testing.assert_array_equal(read(tmp_path / "many.png"), many["labels"][0].numpy())
+
+
+def test_touching_objects_are_outlined(tmp_path):
+    batch = objects("a")
+    batch["labels"][:] = 1
+    batch["labels"][..., 15:] = 2
+    predict(LabelWriter(out=str(tmp_path)), batch, module=Parrot())
+    picture = read(tmp_path / "overlays" / "a.png")
+    assert (picture[:, 14] == palette(3)[1]).all()
+    assert (picture[:, 15] == palette(3)[2]).all()
+
+
+@pytest.mark.parametrize(
+    "existing",
+    ["b.png", "b.tif", "overlays/b.png", "embeddings/b.png", "probabilities/b.tif"],
+)
 def test_existing_files_are_refused_before_anything_is_computed(tmp_path, existing):
     path = tmp_path / existing
     path.parent.mkdir(exist_ok=True)
@@ -244,8 +305,11 @@ def test_existing_files_are_refused_before_anything_is_computed(tmp_path, existi
 def test_what_this_run_does_not_write_is_no_obstacle(tmp_path):
     (tmp_path / "overlays").mkdir()
     (tmp_path / "overlays" / "a.png").write_text("of another run")
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "a.png").write_text("of another run")
     (tmp_path / "other.png").write_text("of another run")
-    predict(LabelWriter(out=str(tmp_path), overlay=False), prediction("a"))
+    predict(LabelWriter(out=str(tmp_path), overlay=False, embeddings=False), objects("a"))
+    assert (tmp_path / "embeddings" / "a.png").read_text() == "of another run"
     assert "a.png" in files(tmp_path)
 
 
@@ -285,7 +349,9 @@ def test_replacing_leaves_one_file_for_an_image(tmp_path):
 
 @pytest.mark.parametrize("announce", [True, False])
 @pytest.mark.parametrize("overwrite", [True, False])
-@pytest.mark.parametrize("names", [("a", "a"), ("a", "./a"), ("a", "overlays/a"), ("_legend",)])
+@pytest.mark.parametrize(
+    "names", [("a", "a"), ("a", "./a"), ("a", "overlays/a"), ("embeddings/a", "a"), ("_legend",)]
+)
 def test_two_results_never_share_a_file(tmp_path, names, overwrite, announce):
     module = Parrot(NAMES)
     writer = LabelWriter(out=str(tmp_path), overwrite=overwrite)
@@ -337,102 +403,3 @@ def test_a_writer_comes_from_the_command_line():
     assert (writer.out, writer.format, writer.overlay) == (Path("x"), "tif", True)
     assert writer.overwrite
     assert parser.parse_args([]).writer.out == "predictions"  # a run that only trains needs none
-
-
-# save_labels and save_probabilities
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch, suffix):
-    path = tmp_path / f"a{suffix}"
-    save_labels(path, np.zeros((4, 4), np.uint8))
-    before = path.read_bytes()
-
-    def fail(*args, **kwargs):
-        # Where the library is about to write: half of a file, then the disk is full.
-        target = next(a for a in args if isinstance(a, Path))
-        target.write_bytes(b"half")
-        assert path.read_bytes() == before
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", fail)
-    monkeypatch.setattr(tifffile, "imwrite", fail)
-    with pytest.raises(OSError, match="no space"):
-        save_labels(path, np.ones((4, 4), np.uint8), overwrite=True)
-    assert path.read_bytes() == before
-    with pytest.raises(OSError, match="no space"):
-        save_labels(tmp_path / f"b{suffix}", np.ones((4, 4), np.uint8))
-    assert files(tmp_path) == {path.name}
-
-
-@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX files")
-def test_others_may_read_a_file_as_they_may_any_other(tmp_path):
-    save_labels(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
-    (tmp_path / "plain").touch()
-    mode = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.png", "plain")]
-    assert mode[0] == mode[1]
-
-
-@pytest.mark.parametrize(
-    ("largest", "dtype"),
-    [(255, np.uint8), (256, np.uint16), (65535, np.uint16), (65536, np.uint32)],
-)
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_labels_come_back_in_the_smallest_type(tmp_path, largest, dtype, suffix):
-    labels = np.arange(24).reshape(4, 6)
-    labels[0, 0] = largest
-    path = tmp_path / f"a{suffix}"
-    if suffix == ".png" and largest > 65535:
-        with pytest.raises(ValueError, match="holds labels up to 65535"):
-            save_labels(path, labels)
-        return
-    save_labels(path, labels)
-    assert read(path).dtype == dtype
-    np.testing.assert_array_equal(read(path), labels)
-
-
-def test_a_boolean_mask_is_a_label_image(tmp_path):
-    save_labels(tmp_path / "a.png", np.eye(5, dtype=bool))
-    np.testing.assert_array_equal(read(tmp_path / "a.png"), np.eye(5, dtype=np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("name", "labels", "words"),
-    [
-        ("a.png", np.zeros((4, 4), np.float32), "integers"),
-        ("a.png", np.zeros(4, np.uint8), "2 or 3 axes"),
-        ("a.tif", np.full((4, 4), -1), "no negative"),
-        ("a.png", np.zeros((2, 4, 4), np.uint8), "cannot hold a stack"),
-        ("a.jpg", np.zeros((4, 4), np.uint8), r"must end in \.tif"),
-    ],
-)
-def test_what_is_no_label_image_is_refused(tmp_path, name, labels, words):
-    with pytest.raises(ValueError, match=words) as error:
-        save_labels(tmp_path / name, labels)
-    assert str(tmp_path / name) in str(error.value)
-    assert files(tmp_path) == set()
-
-
-def test_functions_refuse_to_overwrite(tmp_path):
-    path = tmp_path / "a.tif"
-    save_probabilities(path, np.zeros((2, 4, 4)))
-    with pytest.raises(ValueError, match=r"a\.tif exists"):
-        save_probabilities(path, np.zeros((2, 4, 4)))
-    with pytest.raises(ValueError, match=r"a\.tif exists"):
-        save_labels(path, np.zeros((4, 4), np.uint8))
-    save_labels(path, np.zeros((4, 4), np.uint8), overwrite=True)
-    assert read(path).dtype == np.uint8
-
-
-def test_probabilities_of_other_axes_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\(K, H, W\)"):
-        save_probabilities(tmp_path / "a.tif", np.zeros((4, 4)))
-
-
-def test_the_same_result_is_the_same_file(tmp_path):
-    values = np.random.default_rng(0).random((3, 8, 8))
-    for folder in ("one", "two"):
-        save_probabilities(tmp_path / folder / "a.tif", values, class_names=NAMES)
-        save_labels(tmp_path / folder / "b.tif", values.argmax(0))
-    for name in ("a.tif", "b.tif"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
