@@ -14,15 +14,15 @@ from jsonargparse import ArgumentParser
 from semiweak import visualize
 from semiweak.data.annotations import (
     ABSENT,
-    KINDS,
+    KINDS_OF,
     PRESENT,
     UNKNOWN,
     Annotation,
     Kind,
     Sample,
-    understand,
 )
 from semiweak.data.datamodule import SegmentationDataModule
+from semiweak.data.knowledge import understand
 from semiweak.data.source import contradictions
 from semiweak.data.splits import SplitError
 from semiweak.methods.base import SegmentationModule
@@ -50,8 +50,8 @@ def inspect(args: list[str]) -> None:
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace the contact sheet.")
     # A training configuration says more than `inspect` needs.
     for other in (
-        *("model", "trainer", "tiling", "writer", "optimizer", "lr_scheduler"),
-        *("seed_everything", "ckpt_path", "weights_only"),
+        *("model", "trainer", "tiling", "clustering", "writer", "optimizer", "lr_scheduler"),
+        *("seed_everything", "init_from", "ckpt_path", "weights_only"),
     ):
         parser.add_argument(f"--{other}", type=Any, default=None, help="Not used here.")
     config = parser.parse_args(args)
@@ -97,29 +97,40 @@ def report(
         methods: The methods to say what they would use.
     """
     names = list(data.class_names or [])
+    objects = data.task == "instances"
+    complete: Kind = "instances" if objects else "mask"
     lines = []
     for part, members in samples.items():
         if members:
-            lines += [f"{part}: {len(members)} images", *_table(_rows(members, names)), ""]
-        bare = [s.name for s in members if data.task == "semantic" and not s.annotation.is_dense()]
+            rows = _object_rows(members) if objects else _rows(members, names)
+            lines += [f"{part}: {len(members)} images", *_table(rows), ""]
+        bare = [s.name for s in members if s.annotation.kind(data.task) != complete]
         if part != "train" and bare:
-            lines += [f"without a complete mask, so that {part} will stop: {', '.join(bare)}", ""]
+            what = "all objects painted" if objects else "a complete mask"
+            lines += [f"without {what}, so that {part} will stop: {', '.join(bare)}", ""]
     if data.weakening_summary:
         lines += [data.weakening_summary, ""]
 
-    present = [k for k in KINDS if any(k in s.annotation.kinds() for s in samples["train"])]
+    kinds = KINDS_OF[data.task]
+    present = [
+        k for k in kinds if any(k in s.annotation.kinds(data.task) for s in samples["train"])
+    ]
     lines.append("what each method learns from the training images")
     rows = [["method", *present]]
-    rows += [[m.__name__, *(m.uses.get(k, "ignored") for k in present)] for m in methods]
+    for method in methods:
+        # A method of the other task learns nothing here, whatever there is.
+        if set(method.uses) & set(kinds[:-1]):
+            rows.append([method.__name__, *(method.uses.get(k, "ignored") for k in present)])
     lines += _table(rows)
 
     everything = [s for members in samples.values() for s in members]
-    clashes = contradictions(everything, len(names)) if data.task == "semantic" else []
+    clashes = contradictions(everything, None if objects else len(names))
     lines += ["", f"contradictions: {len(clashes)}", *(f"  {line}" for line in clashes)]
+    classes = "" if objects else f", num_classes: {len(names)}"
     lines += [
         "",
-        f"for the model: in_channels: {data.in_channels}, num_classes: {len(names)}"
-        f", spatial_dims: {data.spatial_dims}",
+        f"for the model: in_channels: {data.in_channels}{classes}, "
+        f"spatial_dims: {data.spatial_dims}",
     ]
     return lines
 
@@ -134,13 +145,32 @@ def _rows(samples: list[Sample], names: list[str]) -> list[list[str]]:
         number = sum(len(np.unique(ids[ids != 0])) for ids in objects)
         share = f"{_percent(known, pixels)} in {number:,} objects"
         rows.append(["instances", str(len(objects)), share, *["-"] * len(names)])
-    for kind in KINDS:
+    for kind in KINDS_OF["semantic"]:
         having = [s for s in samples if kind in s.annotation.kinds()]
         if kind == "none":
             having = [s for s in having if s.annotation.instances is None]
         if having:
             known, cells = _counts(having, kind, len(names))
             rows.append([kind, str(len(having)), _percent(known, pixels), *cells])
+    return rows
+
+
+def _object_rows(samples: list[Sample]) -> list[list[str]]:
+    """Per kind of annotation: images, painted pixels, and objects, altogether and in an image."""
+    rows = [["kind", "images", "known pixels", "objects", "in an image"]]
+    pixels = sum(int(np.prod(s.shape)) for s in samples)
+    for kind in KINDS_OF["instances"]:
+        having = [s for s in samples if s.annotation.kind("instances") == kind]
+        if not having:
+            continue
+        known = [int(np.prod(s.shape)) for s in having]
+        if kind != "instances":
+            maps = [s.annotation.object_map() for s in having]
+            known = [0 if ids is None else int(np.count_nonzero(ids)) for ids in maps]
+        number = sorted(len(s.annotation.object_ids()) for s in having)
+        some = [f"{sum(number):,}", f"{number[0]:,} to {number[-1]:,}"]
+        cells = ["-", "-"] if kind == "none" else some
+        rows.append([kind, str(len(having)), _percent(sum(known), pixels), *cells])
     return rows
 
 
@@ -203,14 +233,14 @@ def contact_sheet(data: SegmentationDataModule, samples: list[Sample]) -> np.nda
     """A picture of training images with what annotators said of them, every kind among them."""
     by_kind: dict[str, list[Sample]] = {}
     for sample in samples:
-        by_kind.setdefault(sample.annotation.kind(), []).append(sample)
+        by_kind.setdefault(sample.annotation.kind(data.task), []).append(sample)
     chosen: list[Sample] = []
     while len(chosen) < min(SHEET_IMAGES, len(samples)):
-        for kind in KINDS:
+        for kind in KINDS_OF[data.task]:
             if by_kind.get(kind):
                 chosen.append(by_kind[kind].pop(0))
     chosen = chosen[:SHEET_IMAGES]
     names = list(data.class_names or [])
     tiles = [visualize.draw_annotation(s, len(names), names) for s in chosen]
-    captions = [f"{s.name}: {', '.join(s.annotation.kinds())}" for s in chosen]
+    captions = [f"{s.name}: {', '.join(s.annotation.kinds(data.task))}" for s in chosen]
     return visualize.contact_sheet(tiles, captions, class_names=names)

@@ -229,10 +229,38 @@ def test_objects(folder, inspect):
     ids[truth() == 1], ids[truth() == 2] = 300, 7
     for i in range(2):
         save(folder / "instances" / f"im{i}.tif", ids)
-    found = table(inspect(folder, task="instances", val=0), "train: 8 images")
-    assert found["instances"]["images"] == "2"
-    assert found["instances"]["known pixels"] == f"{percent(2 * (CELL + NUCLEUS), 8)} in 4 objects"
+    text = inspect(folder, task="instances", class_names=[], val=0)
+    found = table(text, "train: 8 images")
+    assert list(found) == ["objects", "none"]
+    assert found["objects"]["images"] == "2"
+    assert found["objects"]["known pixels"] == percent(2 * (CELL + NUCLEUS), 8)
+    assert found["objects"]["objects"] == "4"
+    assert found["objects"]["in an image"] == "2 to 2"
     assert found["none"]["images"] == "6"
+    assert "for the model: in_channels: 1, spatial_dims: 2" in text
+    assert "num_classes" not in text
+    assert "SupervisedModule" not in text  # it learns nothing from objects
+    options = {"task": "instances", "class_names": [], "val": ["im0", "im5"]}
+    text = inspect(folder, "--overwrite", "true", **options)
+    assert "without all objects painted, so that val will stop: im0, im5" in text
+
+
+def test_complete_and_sampled_objects(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def said(*options):
+        drawn = ("--data.num_train", "3", "--data.num_test", "0", "--data.size", "64")
+        cells = ("--data.scene", "cells", "--data.task", "instances")
+        run("inspect", "--data", "SyntheticDataModule", *cells, *drawn, *options)
+        return capsys.readouterr().out
+
+    found = table(said(), "train: 3 images")
+    assert list(found) == ["instances"]
+    assert found["instances"]["known pixels"] == "100 %"
+    assert int(found["instances"]["objects"]) > 3
+    text = said("--data.object_budget", "2", "--overwrite", "true")
+    assert table(text, "train: 3 images")["objects"]["objects"] == "2"
+    assert list(table(text, "val: 4 images")) == ["instances"]
 
 
 def test_volumes(tmp_path, monkeypatch, inspect):

@@ -7,7 +7,6 @@ and several annotations of one image combine by intersection (the DSP paper's A_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -17,9 +16,21 @@ from numpy.typing import NDArray
 UNKNOWN = 255
 """The value of a label pixel whose class nobody told."""
 
-Kind = Literal["mask", "scribbles", "boxes", "points", "tags", "none"]
-KINDS: tuple[Kind, ...] = ("mask", "scribbles", "boxes", "points", "tags", "none")
-"""The kinds of annotation, the most telling first."""
+Task = Literal["semantic", "instances"]
+"""What is learned: the class of every pixel, or which pixels belong to one object."""
+
+Kind = Literal["mask", "scribbles", "boxes", "points", "tags", "instances", "objects", "none"]
+KINDS: tuple[Kind, ...] = (
+    "mask", "scribbles", "boxes", "points", "tags", "instances", "objects", "none",
+)  # fmt: skip
+"""The kinds of annotation, the most telling first: five of classes, then two of objects (all of an
+image's objects are painted, or some), and none."""
+
+KINDS_OF: dict[Task, tuple[Kind, ...]] = {
+    "semantic": ("mask", "scribbles", "boxes", "points", "tags", "none"),
+    "instances": ("instances", "objects", "none"),
+}
+"""The kinds that a task knows."""
 
 PRESENT, ABSENT, NOT_LOOKED_AT = 1, 0, -1
 
@@ -43,7 +54,8 @@ class Annotation:
     Attributes:
         mask: Class per pixel, ``uint8 (*S)``, 255 where unknown.
         scribbles: A partial mask drawn with a brush, ``uint8 (*S)``, 255 where nothing is drawn.
-        instances: Object ids, integer ``(*S)``; 0 is unlabelled.
+        instances: Object ids, integer ``(*S)``; 0 is unlabelled, or background where the painting
+            is complete.
         boxes: ``float32 (N, 2 * len(S))``: the starts of all axes, then the (exclusive) ends, in
             pixels, in the image's axis order: (y0, x0, y1, x1) or (z0, y0, x0, z1, y1, x1).
         box_labels: Class of each box, ``int64 (N,)``.
@@ -57,6 +69,9 @@ class Annotation:
         valid: The region that the annotators looked at, ``bool (*S)``; all of it when None.
         annotated_classes: Only these classes were looked for when the mask was painted: any other
             value in the mask then means "none of these". All classes when None.
+        instances_complete: Every object of the image (of its ``valid`` region) is painted in
+            ``instances``, so that a 0 there is background and no object that nobody painted.
+        contradictions: What could not be true at once and was settled when the files were read.
     """
 
     mask: NDArray[np.uint8] | None = None
@@ -71,6 +86,8 @@ class Annotation:
     tags: NDArray[np.int8] | None = None
     valid: NDArray[np.bool_] | None = None
     annotated_classes: tuple[int, ...] | None = None
+    instances_complete: bool = False
+    contradictions: tuple[Contradiction, ...] = ()
 
     @property
     def crowd(self) -> NDArray[np.bool_]:
@@ -79,13 +96,21 @@ class Annotation:
             return np.zeros(len(self.boxes), bool)
         return self.box_is_crowd
 
-    def kinds(self) -> tuple[Kind, ...]:
-        """Every kind of annotation that this image carries, the most telling first.
+    def kinds(self, task: Task = "semantic") -> tuple[Kind, ...]:
+        """Every kind of annotation that this image carries for a task, the most telling first.
 
         A mask with unknown pixels (or of some classes only) is a partial mask and counts as
-        ``"scribbles"``: only a complete painting is a ``"mask"``.
+        ``"scribbles"``: only a complete painting is a ``"mask"``. Likewise of objects: all of them
+        are ``"instances"``, some are ``"objects"``. Classes say nothing about objects, nor objects
+        about classes.
         """
         found: set[Kind] = set()
+        if task == "instances":
+            if self.paints_all_objects():
+                found.add("instances")
+            elif self.instances_complete or len(self.object_ids()):
+                found.add("objects")
+            return tuple(found) or ("none",)
         if self.mask is not None:
             found.add("mask" if self.is_dense() else "scribbles")
         if self.scribbles is not None and bool((self.scribbles != UNKNOWN).any()):
@@ -96,11 +121,29 @@ class Annotation:
             found.add("points")
         if self.tags is not None and bool((self.tags != NOT_LOOKED_AT).any()):
             found.add("tags")
-        return tuple(kind for kind in KINDS if kind in found) or ("none",)
+        return tuple(kind for kind in KINDS_OF[task] if kind in found) or ("none",)
 
-    def kind(self) -> Kind:
+    def kind(self, task: Task = "semantic") -> Kind:
         """The most telling kind of annotation; the sampler's stratum."""
-        return self.kinds()[0]
+        return self.kinds(task)[0]
+
+    def paints_all_objects(self) -> bool:
+        """Whether it is known of every pixel which object it belongs to, or that it has none."""
+        looked_at = self.valid is None or bool(self.valid.all())
+        return self.instances is not None and self.instances_complete and looked_at
+
+    def object_map(self) -> NDArray[np.integer] | None:
+        """The painted objects where the annotators looked, integer ``(*S)``; 0 elsewhere."""
+        if self.instances is None or self.valid is None:
+            return self.instances
+        return np.where(self.valid, self.instances, self.instances.dtype.type(0))
+
+    def object_ids(self) -> NDArray[np.integer]:
+        """The ids of the painted objects, ascending; background is none of them."""
+        objects = self.object_map()
+        if objects is None:
+            return np.zeros(0, np.int64)
+        return np.unique(objects[objects != 0])
 
     def is_dense(self, content: NDArray[np.bool_] | None = None) -> bool:
         """Whether the mask says the class of every pixel (of ``content``, where that is given)."""
@@ -115,7 +158,7 @@ class Annotation:
 
     def without_instances(self) -> Annotation:
         """The same annotation for a method that knows no objects."""
-        return replace(self, instances=None)
+        return replace(self, instances=None, instances_complete=False)
 
 
 @dataclass(frozen=True)
@@ -158,23 +201,6 @@ class Contradiction(NamedTuple):
     pixels: int = 0
 
 
-@dataclass(frozen=True)
-class Knowledge:
-    """What the annotations of one image add up to; the single-image part of a batch.
-
-    Attributes:
-        labels: ``uint8 (*S)``: the class where somebody pinned the pixel, 255 elsewhere.
-        candidates: ``bool (K, *S)``: A_j, the classes a pixel may have.
-        has_mask: The image is densely painted.
-        contradictions: What could not be true at once.
-    """
-
-    labels: NDArray[np.uint8]
-    candidates: NDArray[np.bool_]
-    has_mask: bool
-    contradictions: tuple[Contradiction, ...]
-
-
 def pixel_of(points: NDArray[np.float32]) -> NDArray[np.int64]:
     """The pixel that holds each point, ``int64 (N, d)``; centres are integers, ties go up."""
     return np.asarray(np.floor(points + 0.5), np.int64)
@@ -190,140 +216,3 @@ def pixels_of_box(box: NDArray[np.float32], shape: tuple[int, ...]) -> tuple[sli
     start = np.clip(np.floor(box[:d]), 0, shape).astype(int)
     stop = np.clip(np.ceil(box[d:]), 0, shape).astype(int)
     return tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-
-
-def understand(
-    annotation: Annotation,
-    shape: tuple[int, ...],
-    num_classes: int,
-    content: NDArray[np.bool_] | None = None,
-) -> Knowledge:
-    """Reduces all annotations of an image to the classes that each pixel may have.
-
-    Each annotation allows a set of classes per pixel; the result is their intersection:
-
-    - mask, scribbles: the painted class; all classes where unknown; with ``annotated_classes``, an
-      unpainted pixel has none of them
-    - points: the class, at the point's pixel
-    - boxes: a class in ``boxed_classes`` only inside its boxes
-    - tags: not the absent classes
-    - outside ``valid``: all classes: nobody looked there
-
-    A pixel that no class is left for counts as unknown and is reported.
-
-    Args:
-        annotation: What is known about the image.
-        shape: The image's spatial shape.
-        num_classes: K.
-        content: ``bool (*S)``, False in padding, of which nothing is known.
-
-    Raises:
-        ValueError: An annotation speaks of a class that there is not, or of a place beyond the
-            image.
-    """
-    _check(annotation, shape, num_classes)
-    labels = np.full(shape, UNKNOWN, np.uint8)
-    allowed = np.ones((num_classes, *shape), bool)
-    clash = np.zeros(shape, bool)
-    contradictions: list[Contradiction] = []
-
-    if annotation.tags is not None:
-        allowed[annotation.tags == ABSENT] = False
-    for c in annotation.boxed_classes:
-        inside = np.zeros(shape, bool)
-        for box in annotation.boxes[annotation.box_labels == c]:
-            inside[pixels_of_box(box, shape)] = True
-        allowed[c] &= inside
-
-    for painted, only in (
-        (annotation.mask, annotation.annotated_classes),
-        (annotation.scribbles, None),
-    ):
-        if painted is None:
-            continue
-        pinned = painted != UNKNOWN
-        if only is not None:
-            looked_for = np.isin(painted, only)
-            allowed[list(only)] &= ~(pinned & ~looked_for)
-            pinned = pinned & looked_for
-        clash |= pinned & np.not_equal(labels, UNKNOWN) & np.not_equal(labels, painted)
-        labels[pinned] = painted[pinned]
-    if annotation.valid is not None:
-        labels[~annotation.valid] = UNKNOWN
-        allowed[:, ~annotation.valid] = True
-        clash &= annotation.valid
-
-    for point, c in zip(pixel_of(annotation.points), annotation.point_labels, strict=True):
-        at = tuple(int(i) for i in point)
-        clash[at] |= labels[at] not in (UNKNOWN, c)
-        labels[at] = c
-    if content is not None:
-        labels[~content] = UNKNOWN
-        allowed[:, ~content] = True
-        clash &= content
-    _report(clash, "painted or clicked as two different classes", contradictions)
-
-    pinned = labels != UNKNOWN
-    if pinned.any():
-        here = labels[pinned].astype(np.int64)
-        _check_classes("mask and scribbles", here, num_classes)
-        excluded = np.zeros(shape, bool)
-        excluded[pinned] = ~allowed[:, pinned][here, np.arange(len(here))]
-        _report(
-            excluded & ~clash,
-            "pinned to a class that a tag, the boxes or the annotated classes rule out here",
-            contradictions,
-        )
-        clash |= excluded
-        allowed[:, pinned] = np.arange(num_classes)[:, None] == here
-    nothing_left = np.logical_not(allowed.any(axis=0))
-    _report(nothing_left, "no class is left: tags and boxes rule out all of them", contradictions)
-    clash |= nothing_left
-    labels[clash] = UNKNOWN
-    allowed[:, clash] = True
-
-    if annotation.tags is not None:
-        boxed = set(annotation.box_labels.tolist())
-        for c in np.flatnonzero(annotation.tags == ABSENT).tolist():
-            if c in boxed:
-                contradictions.append(Contradiction(f"class {c} is tagged absent but has a box"))
-        for c in np.flatnonzero(annotation.tags == PRESENT).tolist():
-            if not allowed[c].any():
-                contradictions.append(
-                    Contradiction(f"class {c} is tagged present but no pixel may have it")
-                )
-    return Knowledge(labels, allowed, annotation.is_dense(content), tuple(contradictions))
-
-
-def _check(annotation: Annotation, shape: tuple[int, ...], num_classes: int) -> None:
-    if annotation.tags is not None and len(annotation.tags) != num_classes:
-        raise ValueError(f"there are {len(annotation.tags)} tags for {num_classes} classes")
-    _check_classes("the boxes", annotation.box_labels, num_classes)
-    _check_classes("the boxed classes", annotation.boxed_classes, num_classes)
-    _check_classes("the points", annotation.point_labels, num_classes)
-    _check_classes("the annotated classes", annotation.annotated_classes or (), num_classes)
-    if len(annotation.points):
-        pixels = pixel_of(annotation.points)
-        outside = ((pixels < 0) | (pixels >= np.asarray(shape))).any(axis=1)
-        if outside.any():
-            point = annotation.points[outside.argmax()].tolist()
-            raise ValueError(f"the point {point} is outside the image, whose size is {list(shape)}")
-
-
-def _check_classes(
-    what: str, classes: NDArray[np.integer] | Sequence[int], num_classes: int
-) -> None:
-    present = np.asarray(classes, np.int64)
-    for c in (present.min(initial=0), present.max(initial=0)):
-        if not 0 <= c < num_classes:
-            raise ValueError(
-                f"{what} say class {c}; with {num_classes} classes it must be 0 to "
-                f"{num_classes - 1}, or {UNKNOWN} where a pixel is unknown"
-            )
-
-
-def _report(where: NDArray[np.bool_], message: str, into: list[Contradiction]) -> None:
-    pixels = int(where.sum())
-    if pixels:
-        first = np.unravel_index(int(where.argmax()), where.shape)
-        into.append(Contradiction(message, tuple(int(i) for i in first), pixels))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from semiweak.data.annotations import NOT_LOOKED_AT, Sample, understand
+from semiweak.data.annotations import NOT_LOOKED_AT, Sample
+from semiweak.data.knowledge import understand
 
 
 class SemanticBatch(TypedDict):
@@ -50,8 +51,9 @@ class InstanceBatch(TypedDict):
 
     Attributes:
         image: ``float32 (B, C, *S)``, normalised.
-        instances: ``int64 (B, *S)``: object ids from 1; 0 is unlabelled when training, background
-            in validation and test.
+        instances: ``int64 (B, *S)``: object ids from 1, not necessarily without gaps. When
+            training, 0 is unlabelled, and the background of a completely painted image is one more
+            object, with an id of its own. In validation and test, 0 is background.
         valid: ``bool (B, *S)``: False where the frame reaches beyond the image.
         name: Per image, the stem of its file.
     """
@@ -93,12 +95,26 @@ def semantic_item(sample: Sample, num_classes: int) -> dict[str, Any]:
     }
 
 
-def instance_item(sample: Sample) -> dict[str, Any]:
-    """One image of an `InstanceBatch`."""
-    instances = sample.annotation.instances
-    if instances is None:
-        instances = np.zeros(sample.shape, np.int32)
-    return image_item(sample) | {"instances": _tensor(instances.astype(np.int64))}
+def instance_item(sample: Sample, *, training: bool = True) -> dict[str, Any]:
+    """One image of an `InstanceBatch`.
+
+    Args:
+        sample: An image or a patch of one.
+        training: 0 stands for "unlabelled", so that a background that is known to be one gets the
+            highest id in the patch plus 1. Otherwise 0 stays background.
+    """
+    said = sample.annotation
+    objects = said.object_map()
+    if objects is None:
+        return image_item(sample) | {"instances": torch.zeros(sample.shape, dtype=torch.int64)}
+    ids = objects.astype(np.int64)
+    if training and said.instances_complete:
+        background = ids == 0
+        for region in (said.valid, sample.content):
+            if region is not None:
+                background &= region
+        ids[background] = ids.max(initial=0) + 1
+    return image_item(sample) | {"instances": _tensor(ids)}
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,27 +1,24 @@
-"""What all data modules share: split, survey, normalisation, weakening, loaders."""
+"""What all data modules share: split, choice of objects, survey, normalisation, weakening."""
 
 from __future__ import annotations
 
-import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict
+from pathlib import Path
+from typing import Literal, TypedDict
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_info
-from torch.utils.data import DataLoader
-
-from semiweak.data.annotations import Annotation, Kind
-from semiweak.data.batch import collate, to_contract
+from semiweak.data.annotations import Kind, Task
+from semiweak.data.loading import LoadingDataModule, PartName
 from semiweak.data.normalize import Method, Normalization
+from semiweak.data.objects import Choice, ObjectSampling, choose_objects, write_choice
 from semiweak.data.patches import Geometry
-from semiweak.data.sampler import EvaluationSampler, StratifiedSampler
-from semiweak.data.source import Source, TrainingPatches, WholeImages
-from semiweak.data.splits import Part, Split, SplitError, folds, split
-from semiweak.data.survey import Memory, Survey, survey
+from semiweak.data.source import Source
+from semiweak.data.splits import Part, Split, cross_validation, split
+from semiweak.data.survey import Memory, survey, tell
 from semiweak.data.weaken import Weakening
 
-Loader = DataLoader[dict[str, Any]]
+OBJECTS_FILE = "painted_objects.json"
+"""What a run on some of the painted objects writes into the folder of its logger."""
 
 
 class DataDescription(TypedDict):
@@ -34,7 +31,7 @@ class DataDescription(TypedDict):
     scale: list[float]
 
 
-class SegmentationDataModule(pl.LightningDataModule, ABC):
+class SegmentationDataModule(LoadingDataModule):
     """Images of which some are annotated, by any kind of annotation.
 
     A subclass says which images there are (`sources`); everything else happens here.
@@ -58,7 +55,21 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         kinds: Train on the images that have one of these kinds of annotation and leave out the
             others, such as ``[mask, scribbles]`` for a method that learns from nothing else. All
             images by default.
-        stratify: Give every kind of annotation an equal share of each batch.
+        stratify: Give every kind of annotation an equal share of each batch. Of objects: where
+            fewer than half of the images have painted objects, give these half of each batch.
+        instance_ratio: Train on this share of the painted objects and on no background, as
+            SPOCO@0.1 does with 0.1. By default on everything that is painted: of a completely
+            painted image the background is one more object.
+        ratio_per: Take the share of all objects of the data set, at least 1, or of the objects of
+            each image; halves are rounded up.
+        object_budget: Train on this many objects, in place of ``instance_ratio``.
+        budget_mode: ``"sparse"``: of as many images as possible, and no background; ``"dense"``:
+            all objects of a few images and their background. Those images are drawn among the ones
+            that fit into what is left of the budget; the rest of it goes to some objects of one
+            more image, without background.
+        objects_from: The file ``painted_objects.json`` of an earlier run, to train on the same
+            objects, in place of a ratio or budget. A run with any of the three writes it into the
+            folder of its logger.
         geometry: The random geometry of training patches.
         normalize: How images are normalised by the statistics of the training images:
             ``"standard"`` (zero mean, unit deviation), ``"minmax"``, ``"percentile"`` (1st to 99th)
@@ -66,14 +77,18 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         num_workers: Processes that read and cut patches.
         cache_mb: Keep up to this many megabytes of decoded training and validation images in
             memory.
-        seed: Of split, weakening, order and patches.
+        seed: Of split, weakening, choice of objects, order and patches.
+
+    Attributes:
+        painted_objects: Of each training image, after ``setup("fit")``, the ids of the objects that
+            it is trained on, with 0 first where the background is one of them.
     """
 
     def __init__(
         self,
         *,
         class_names: list[str] | None = None,
-        task: Literal["semantic", "instances"] = "semantic",
+        task: Task = "semantic",
         spatial_dims: Literal[2, 3] = 2,
         patch_size: int | list[int] = 256,
         batch_size: int = 4,
@@ -85,6 +100,11 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         weaken: Weakening | None = None,
         kinds: list[Kind] | None = None,
         stratify: bool = True,
+        instance_ratio: float | None = None,
+        ratio_per: Literal["dataset", "image"] = "dataset",
+        object_budget: int | None = None,
+        budget_mode: Literal["sparse", "dense"] = "sparse",
+        objects_from: str | None = None,
         geometry: Geometry = Geometry(),  # noqa: B008 frozen, so that sharing it is harmless
         normalize: Method = "standard",
         num_workers: int = 2,
@@ -107,6 +127,19 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             raise ValueError(
                 f"fold is {fold}; with {num_folds} folds it must be 0 to {num_folds - 1}"
             )
+        self.sampling = ObjectSampling(
+            instance_ratio, ratio_per, object_budget, budget_mode, objects_from, seed
+        )
+        if self.sampling and task != "instances":
+            raise ValueError(
+                "instance_ratio, object_budget and objects_from choose among painted objects, but "
+                f"task is {task}; set data.task to instances, or use data.weaken"
+            )
+        if self.sampling and weaken is not None:
+            raise ValueError(
+                "weaken and one of instance_ratio, object_budget and objects_from are given; each "
+                "takes away annotation: give one of them"
+            )
         self.class_names = class_names
         self.task = task
         self.spatial_dims: int = spatial_dims
@@ -127,6 +160,7 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self.seed = seed
         self.normalization: Normalization | None = None
         self.kinds: dict[str, tuple[Kind, ...]] = {}
+        self.painted_objects: Choice = {}
         self.contradictions: list[str] = []
         self.weakening_summary = ""
         self._parts: dict[str, list[Source]] = {}
@@ -182,20 +216,27 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
             "validate": "val",
             "test": "test",
         }
-        if part_of[stage] in self._parts:
-            return
+        if part_of[stage] not in self._parts:
+            self._prepare(training=stage == "fit")
+        if stage == "fit" and self.sampling:
+            self._write_objects()
+
+    def _prepare(self, *, training: bool) -> None:
         sources = self.sources()
         by_name = {source.name: source for source in sources}
         parts = self._split(by_name)
         self._parts["test"] = [by_name[name] for name in parts.test]
         self._parts["val"] = [by_name[name] for name in parts.val]
-        if stage != "fit":
+        if not training:
             return
+        train = [by_name[name] for name in parts.train]
+        if self.sampling:
+            train = choose_objects(train, self.sampling, Memory(self.cache_mb * 1_000_000).keep)
         memory = Memory(self.cache_mb * 1_000_000)
         found = survey(
-            [by_name[name] for name in parts.train],
-            num_classes=self.num_classes if self.weaken or self.task == "semantic" else None,
-            semantic=self.task == "semantic",
+            train,
+            num_classes=self._survey_classes(),
+            task=self.task,
             patch_size=self.patch_size,
             weaken=self.weaken,
             normalize=self.normalize,
@@ -205,28 +246,24 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self._parts["val"] = [memory.keep(s, s.read()) for s in self._parts["val"]]
         self.normalization = found.normalization
         self.kinds, self.contradictions = found.kinds, found.contradictions
+        self.painted_objects = found.objects
         self.weakening_summary = found.weakening
-        self._tell(found)
+        tell(found, self.patch_size, self.task)
 
-    def _tell(self, found: Survey) -> None:
-        if found.weakening:
-            rank_zero_info(found.weakening)
-        if found.small:
-            rank_zero_info(
-                f"{len(found.small)} of {len(found.sources)} training images are smaller than the "
-                f"patch_size of {' x '.join(map(str, self.patch_size))} and are padded, such as "
-                f"{found.small[0]}; nothing is learned from the padding"
-            )
-        for line in self.contradictions[:5]:
-            warnings.warn(f"contradictory annotations, counted as unknown: {line}", stacklevel=2)
-        if len(self.contradictions) > 5:
-            warnings.warn(
-                f"... and {len(self.contradictions) - 5} more contradictions; "
-                "`semiweak inspect` lists all",
-                stacklevel=2,
-            )
+    def _survey_classes(self) -> int | None:
+        if self.task == "semantic":
+            return self.num_classes
+        return max(1, len(self.class_names or [])) if self.weaken else None
 
-    def part(self, name: Literal["train", "val", "test", "predict"]) -> list[Source]:
+    def _write_objects(self) -> None:
+        """Writes what was trained on into the logger's folder; a run without logger has none."""
+        if self.trainer is None or self.trainer.logger is None:
+            return
+        folder = self.trainer.log_dir  # asks all ranks
+        if folder is not None and self.trainer.is_global_zero:
+            write_choice(Path(folder) / OBJECTS_FILE, self.painted_objects)
+
+    def part(self, name: PartName) -> list[Source]:
         """The images of one part of the split, after `setup`."""
         return self._parts.get(name, [])
 
@@ -239,28 +276,12 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         random = self.fold is not None or any(
             isinstance(part, (int, float)) and part for part in (self.val, self.test)
         )
-        painted = [n for n in names if random and self._is_truth(sources[n].read().annotation)]
+        painted = [n for n in names if random and self.can_validate(sources[n])]
         if self.fold is None:
             return split(names, painted, self.val, self.test, groups=groups, seed=self.seed)
-        dealt = folds(list(groups.values()), self.num_folds, self.seed)
-        test, val = set(dealt[self.fold]), set(dealt[(self.fold + 1) % self.num_folds])
-        parts = Split(
-            train=[n for n in names if groups[n] not in test | val],
-            val=[n for n in painted if groups[n] in val],
-            test=[n for n in painted if groups[n] in test],
+        return cross_validation(
+            names, painted, self.fold, self.num_folds, groups=groups, seed=self.seed
         )
-        for what, members in parts._asdict().items():
-            if not members:
-                raise SplitError(
-                    f"fold {self.fold} of {self.num_folds} has no image for {what}: one fold "
-                    "tests and one validates with completely painted images, the others train"
-                )
-        return parts
-
-    def _is_truth(self, annotation: Annotation) -> bool:
-        if self.task == "instances":
-            return annotation.instances is not None
-        return annotation.is_dense()
 
     # The checkpoint
 
@@ -293,96 +314,3 @@ class SegmentationDataModule(pl.LightningDataModule, ABC):
         self.normalization = Normalization(
             tuple(description["offset"]), tuple(description["scale"])
         )
-
-    # Loaders
-
-    def train_dataloader(self) -> Loader:
-        """Stratified random patches."""
-        sources = self.part("train")
-        if self.use_kinds is not None:
-            sources = [s for s in sources if set(self.use_kinds) & set(self.kinds[s.name])]
-            if not sources:
-                raise ValueError(
-                    f"no training image has an annotation of the kinds {self.use_kinds}; "
-                    "`semiweak inspect` lists the kinds there are"
-                )
-        kinds = [self.kinds[source.name][0] if self.stratify else "all" for source in sources]
-        world, rank = self._world()
-        sampler = StratifiedSampler(
-            kinds,
-            batch_size=self.batch_size,
-            num_samples=self.samples_per_epoch,
-            num_replicas=world,
-            rank=rank,
-            seed=self.seed,
-        )
-        patches = TrainingPatches(sources, self.geometry, self.patch_size, self.item_classes)
-        return self._loader(patches, sampler=sampler, batch_size=self.batch_size)
-
-    def val_dataloader(self) -> Loader | list[Loader]:
-        """Whole validation images; no loader when ``val`` is 0."""
-        return self._evaluation("val")
-
-    def test_dataloader(self) -> Loader | list[Loader]:
-        """Whole test images."""
-        if not self.part("test"):
-            raise ValueError("there is no test image; set data.test to a share, a number or names")
-        return self._evaluation("test")
-
-    def predict_dataloader(self) -> Loader:
-        """Whole images, annotated or not."""
-        sources = self.part("predict")
-        world, rank = self._world()
-        sampler = EvaluationSampler(len(sources), num_replicas=world, rank=rank)
-        images = WholeImages(sources, None, annotated=False)
-        return self._loader(images, sampler=sampler, batch_size=1)
-
-    def predict_names(self) -> list[str]:
-        """The stems of all images to predict."""
-        return [source.name for source in self.part("predict")]
-
-    def _evaluation(self, name: Literal["val", "test"]) -> Loader | list[Loader]:
-        sources = self.part(name)
-        if not sources:
-            return []
-        bare = [s.name for s in sources if not self._is_truth(s.read().annotation)]
-        if bare:
-            raise ValueError(
-                f"the {name} split needs completely painted images; without a complete mask are: "
-                f"{', '.join(bare[:5])}{' ...' if len(bare) > 5 else ''}. Paint them, or choose "
-                f"others for data.{name} (0: go without)"
-            )
-        world, rank = self._world()
-        sampler = EvaluationSampler(len(sources), num_replicas=world, rank=rank)
-        return self._loader(WholeImages(sources, self.item_classes), sampler=sampler, batch_size=1)
-
-    def _loader(self, dataset: Any, **options: Any) -> Loader:
-        return DataLoader(
-            dataset=dataset,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None
-            and self.trainer.strategy.root_device.type == "cuda",
-            **options,
-        )
-
-    def _world(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
-
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Normalises on the device; images travel there as they are in the file."""
-        if self.normalization is None:
-            raise ValueError(
-                "no normalisation is known; a checkpoint has it: give --ckpt_path, or train first"
-            )
-        channels = len(self.normalization.offset)
-        if batch["image"].shape[1] != channels:
-            raise ValueError(
-                f"the image {batch['name'][0]} has {batch['image'].shape[1]} channels; "
-                f"the training images had {channels}; convert it, or leave it out"
-            )
-        batch["image"] = self.normalization(batch["image"])
-        return to_contract(batch)

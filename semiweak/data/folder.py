@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from semiweak.data.formats import (
 )
 from semiweak.data.readers import check_mask, list_images, read_image, read_labels
 from semiweak.data.source import Source
-from semiweak.data.splits import Split
+from semiweak.data.splits import Split, group_in
 
 LABEL_FOLDERS = {
     "mask": "masks",
@@ -42,7 +41,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
     - ``images/``: the images; without this folder, ``root`` itself
     - ``masks/``: class per pixel, 255 unknown, in a file of the same stem
     - ``scribbles/``: the same, for a few strokes
-    - ``instances/``: object ids, 0 unlabelled
+    - ``instances/``: object ids, 0 unlabelled (or background: ``instances_complete``)
     - ``valid/``: not 0 where the annotators looked
     - ``boxes.json``: boxes in COCO form
     - ``points.csv``: ``image,y,x,class``
@@ -59,6 +58,8 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             or ``{"#ff0000": 1}``, where files do not hold class ids.
         boxes_exhaustive: A class with a box in an image has all its objects in boxes there, so that
             it is ruled out elsewhere. Set it to false where annotators stopped half-way.
+        instances_complete: In the images of ``instances/`` every object is painted, so that 0 is
+            background there. Validating objects needs this.
         group_pattern: A regular expression that finds the group (patient, sub-volume) in a stem,
             by its first parenthesis, such as ``"(patient[0-9]+)_"``; groups stay on one side of a
             split.
@@ -74,6 +75,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         manifest: str | None = None,
         mask_values: dict[int | str, int] | None = None,
         boxes_exhaustive: bool = True,
+        instances_complete: bool = False,
         group_pattern: str | None = None,
         axes: str | None = None,
         **loading: Any,
@@ -85,6 +87,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         self.manifest = manifest
         self.mask_values = mask_values
         self.boxes_exhaustive = boxes_exhaustive
+        self.instances_complete = instances_complete
         self.group_pattern = group_pattern
         self.axes = axes
 
@@ -121,7 +124,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
                     points.get(row.stem),
                     tags.get(row.stem),
                 ),
-                row.group or self._group(row.stem),
+                row.group or group_in(row.stem, self.group_pattern),
             )
             for row in rows
         ]
@@ -169,17 +172,6 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             rows.append(ManifestRow(stem, str(path), **files))
         return rows
 
-    def _group(self, stem: str) -> str | None:
-        if self.group_pattern is None:
-            return None
-        match = re.search(self.group_pattern, stem)
-        if match is None or not match.groups():
-            raise ValueError(
-                f"group_pattern {self.group_pattern!r} finds no group in the image name {stem!r}; "
-                "it needs one parenthesis around the part that names the group"
-            )
-        return match.group(1)
-
     def _read_bare(self, row: ManifestRow) -> Sample:
         image = read_image(row.image, spatial_dims=self.spatial_dims, axes=self.axes)
         return Sample(image, Annotation(), row.stem)
@@ -208,6 +200,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
                 known[kind] = check_mask(labels, self.num_classes, path, declared=declared)
         if row.instances and self.task == "instances":
             known["instances"] = self._labels(row.instances, sample)
+            known["instances_complete"] = self.instances_complete
         if row.valid:
             known["valid"] = self._labels(row.valid, sample) != 0
         if boxes is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semiweak.data.annotations import UNKNOWN, Annotation, Sample, pixel_of
+from semiweak.data.annotations import UNKNOWN, Annotation, Sample, Task, pixel_of
 from semiweak.data.geometry import affine, crop, flip, transpose
 
 
@@ -22,7 +22,8 @@ class Geometry:
         rotate: Rotate by up to this many degrees (2D).
         scale: Scale by a factor between these two (2D).
         focus: The share of patches of a sparsely annotated image (one without a complete mask) that
-            are placed so that they hold an annotated pixel.
+            are placed so that they hold an annotated pixel. Of objects: the share of patches of any
+            image with painted objects that hold a pixel of one of them, each as likely as others.
     """
 
     flip: bool = True
@@ -40,13 +41,19 @@ class Geometry:
         if not 0 <= self.focus <= 1:
             raise ValueError(f"focus is {self.focus}; it must be a share between 0 and 1")
 
-    def patch(self, sample: Sample, size: Sequence[int], rng: np.random.Generator) -> Sample:
+    def patch(
+        self,
+        sample: Sample,
+        size: Sequence[int],
+        rng: np.random.Generator,
+        task: Task = "semantic",
+    ) -> Sample:
         """Cuts a random patch of ``size`` and moves it about."""
         warp = self.rotate > 0 or tuple(self.scale) != (1.0, 1.0)
         if warp and len(size) != 2:
             raise ValueError("rotate and scale work on 2D images; set them to 0 and [1, 1] in 3D")
         cut, core = self._before_warp(size) if warp else (tuple(size), tuple(size))
-        sample = crop(sample, self._start(sample, cut, core, rng), cut)
+        sample = crop(sample, self._start(sample, cut, core, rng, task), cut)
         if warp:
             sample = affine(sample, rng, rotate=self.rotate, scale=self.scale)
             sample = crop(sample, [(a - b) // 2 for a, b in zip(cut, size, strict=True)], size)
@@ -80,11 +87,13 @@ class Geometry:
         size: Sequence[int],
         core: Sequence[int],
         rng: np.random.Generator,
+        task: Task,
     ) -> tuple[int, ...]:
         """Where a window of ``size`` begins; with luck (`focus`) so that its core is annotated."""
         target = None
         if rng.random() < self.focus:
-            target = _annotated_pixel(sample.annotation, rng)
+            found = _object_pixel if task == "instances" else _annotated_pixel
+            target = found(sample.annotation, rng)
         start = []
         for axis, (n, m, middle) in enumerate(zip(sample.shape, size, core, strict=True)):
             if n <= m:  # smaller than the patch: centred, and padded by the crop
@@ -115,3 +124,13 @@ def _annotated_pixel(annotation: Annotation, rng: np.random.Generator) -> tuple[
             at = np.unravel_index(known[rng.integers(len(known))], drawn[0].shape)
             return tuple(int(i) for i in at)
     return None
+
+
+def _object_pixel(annotation: Annotation, rng: np.random.Generator) -> tuple[int, ...] | None:
+    """A random pixel of a random painted object, large or small; None where there is no object."""
+    objects, ids = annotation.object_map(), annotation.object_ids()
+    if objects is None or not len(ids):
+        return None
+    pixels = np.flatnonzero(objects == ids[rng.integers(len(ids))])
+    at = np.unravel_index(pixels[rng.integers(len(pixels))], objects.shape)
+    return tuple(int(i) for i in at)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
+from semiweak.data.annotations import Kind
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -82,6 +84,21 @@ class StratifiedSampler(DistributedSampler[Draw]):
                 index, seed = rounds[stratum].pop(), int(rng.integers(2**63))
                 if slot in mine:
                     yield Draw(int(index), seed)
+
+
+def strata(kinds: Sequence[Kind]) -> list[str]:
+    """The stratum of each image by its most telling kind of annotation.
+
+    Images with painted objects are one stratum, all of them painted or some. If they are half of
+    the images or more, there is one stratum only: a few unlabelled images need no larger share of
+    the batches than they have of the images.
+    """
+    painted = [kind in ("instances", "objects") for kind in kinds]
+    if not any(painted):
+        return list(kinds)
+    if 2 * sum(painted) >= len(kinds):
+        return ["all"] * len(kinds)
+    return ["painted" if has else "none" for has in painted]
 
 
 class EvaluationSampler(DistributedSampler[int]):

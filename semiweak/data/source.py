@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from semiweak.data.annotations import Sample, understand
+from semiweak.data.annotations import Sample, Task
 from semiweak.data.batch import image_item, instance_item, semantic_item
+from semiweak.data.knowledge import understand
 from semiweak.data.patches import Geometry
 from semiweak.data.sampler import Draw
 
@@ -23,11 +24,13 @@ class Source:
         name: The stem of its file; unique in a data set.
         read: Reads it, with all its annotations.
         group: The sub-volume, patient or plate that it belongs to.
+        complete: Whether it is completely painted, where that is known without reading it.
     """
 
     name: str
     read: Callable[[], Sample]
     group: str | None = None
+    complete: bool | None = None
 
 
 class TrainingPatches(Dataset[dict[str, Any]]):
@@ -51,7 +54,8 @@ class TrainingPatches(Dataset[dict[str, Any]]):
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         sample = self.sources[draw.index].read()
         rng = np.random.default_rng(draw.seed)
-        patch = self.geometry.patch(sample, self.patch_size, rng)
+        task: Task = "instances" if self.num_classes is None else "semantic"
+        patch = self.geometry.patch(sample, self.patch_size, rng, task)
         if self.num_classes is None:
             return instance_item(patch)
         return semantic_item(patch, self.num_classes)
@@ -75,23 +79,30 @@ class WholeImages(Dataset[dict[str, Any]]):
         if not self.annotated:
             return image_item(sample)
         if self.num_classes is None:
-            return instance_item(sample)
+            return instance_item(sample, training=False)
         return semantic_item(sample, self.num_classes)
 
 
-def contradictions(samples: Iterable[Sample], num_classes: int) -> list[str]:
+def contradictions(samples: Iterable[Sample], num_classes: int | None) -> list[str]:
     """One line for each contradiction: the image, the place, and what cannot be true at once.
+
+    Args:
+        samples: The images.
+        num_classes: K; None for objects, which have no classes that could clash.
 
     Raises:
         ValueError: An annotation cannot be understood; names the image.
     """
     lines = []
     for sample in samples:
+        clashes = sample.annotation.contradictions
         try:
-            known = understand(sample.annotation, sample.shape, num_classes, sample.content)
+            if num_classes is not None:
+                known = understand(sample.annotation, sample.shape, num_classes, sample.content)
+                clashes += known.contradictions
         except ValueError as error:
             raise ValueError(f"{sample.name}: {error}") from error
-        for found in known.contradictions:
+        for found in clashes:
             place = "" if found.position is None else f" at {found.position}"
             size = f" ({found.pixels} pixels)" if found.pixels else ""
             lines.append(f"{sample.name}{place}: {found.message}{size}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -96,6 +97,44 @@ def split(
     return Split(train, validation, held_out)
 
 
+def cross_validation(
+    names: Sequence[str],
+    eligible: Sequence[str],
+    fold: int,
+    num_folds: int,
+    *,
+    groups: dict[str, str],
+    seed: int = 0,
+) -> Split:
+    """One fold tests, the next one validates, all others train.
+
+    Args:
+        names: All images.
+        eligible: The images that may validate and test; the others of those folds are left out.
+        fold: The fold that tests.
+        num_folds: At least 2 and at most the number of groups.
+        groups: The group of each image; a group is in one fold.
+        seed: Repeats the folds.
+
+    Raises:
+        SplitError: A part has no image.
+    """
+    dealt = folds(list(groups.values()), num_folds, seed)
+    test, val = set(dealt[fold]), set(dealt[(fold + 1) % num_folds])
+    parts = Split(
+        train=[n for n in names if groups[n] not in test | val],
+        val=[n for n in eligible if groups[n] in val],
+        test=[n for n in eligible if groups[n] in test],
+    )
+    for what, members in parts._asdict().items():
+        if not members:
+            raise SplitError(
+                f"fold {fold} of {num_folds} has no image for {what}: one fold tests and one "
+                "validates with completely painted images, the others train"
+            )
+    return parts
+
+
 def folds(groups: Sequence[str], num_folds: int, seed: int = 0) -> list[list[str]]:
     """Deals groups (sub-volumes, patients) out to folds of nearly equal numbers of groups.
 
@@ -111,3 +150,20 @@ def folds(groups: Sequence[str], num_folds: int, seed: int = 0) -> list[list[str
         )
     order = np.random.default_rng(seed).permutation(len(distinct))
     return [sorted(distinct[i] for i in order[fold::num_folds]) for fold in range(num_folds)]
+
+
+def group_in(name: str, pattern: str | None) -> str | None:
+    """The group of an image: what the first parenthesis of ``pattern`` finds in its name.
+
+    Raises:
+        ValueError: It finds nothing.
+    """
+    if pattern is None:
+        return None
+    match = re.search(pattern, name)
+    if match is None or not match.groups():
+        raise ValueError(
+            f"group_pattern {pattern!r} finds no group in the image name {name!r}; "
+            "it needs one parenthesis around the part that names the group"
+        )
+    return match.group(1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_info
 
-from semiweak.data.annotations import Annotation, Kind, Sample
+from semiweak.data.annotations import Annotation, Kind, Sample, Task
 from semiweak.data.normalize import Method, Normalization
+from semiweak.data.objects import Choice, choosable, in_words
 from semiweak.data.source import Source, contradictions
 from semiweak.data.weaken import Weakening, summarise
 
@@ -23,6 +26,8 @@ class Survey:
         sources: The images in order; weakened, and reading from memory as far as that may go.
         normalization: Fitted on them.
         kinds: Every kind of annotation of each image.
+        objects: The painted objects of each image, and 0 where its background is known; for the
+            task of objects.
         contradictions: One line for each contradiction.
         small: The images that are smaller than the patch, with their size.
         weakening: What is left annotated, in words; empty without weakening.
@@ -31,6 +36,7 @@ class Survey:
     sources: list[Source] = field(default_factory=list)
     normalization: Normalization | None = None
     kinds: dict[str, tuple[Kind, ...]] = field(default_factory=dict)
+    objects: Choice = field(default_factory=dict)
     contradictions: list[str] = field(default_factory=list)
     small: list[str] = field(default_factory=list)
     weakening: str = ""
@@ -40,7 +46,7 @@ def survey(
     sources: Sequence[Source],
     *,
     num_classes: int | None,
-    semantic: bool,
+    task: Task,
     patch_size: Sequence[int],
     weaken: Weakening | None,
     normalize: Method,
@@ -51,7 +57,7 @@ def survey(
     Args:
         sources: The training images.
         num_classes: K; None where there are no classes, and nothing is weakened.
-        semantic: Whether pixels have classes, which can contradict each other.
+        task: What is learned.
         patch_size: Height and width (and depth) of a patch.
         weaken: Simulated weak annotation, or None.
         normalize: The way of normalising.
@@ -83,9 +89,12 @@ def survey(
                 )
             if any(n < patch for n, patch in zip(sample.shape, patch_size, strict=True)):
                 found.small.append(f"{source.name} ({' x '.join(map(str, sample.shape))} pixels)")
-            if semantic and num_classes is not None:
-                found.contradictions += contradictions([sample], num_classes)
-            found.kinds[source.name] = sample.annotation.kinds()
+            found.contradictions += contradictions(
+                [sample], num_classes if task == "semantic" else None
+            )
+            found.kinds[source.name] = sample.annotation.kinds(task)
+            if task == "instances":
+                found.objects[source.name] = choosable(sample.annotation)
             found.sources.append(memory.keep(source, sample))
             yield sample.image
 
@@ -93,6 +102,29 @@ def survey(
     if weaken is not None and num_classes is not None:
         found.weakening = str(summarise(before, after, num_classes))
     return found
+
+
+def tell(found: Survey, patch_size: Sequence[int], task: Task) -> None:
+    """Says what a user should know before training, and warns of contradictions."""
+    if found.weakening:
+        rank_zero_info(found.weakening)
+    if task == "instances":
+        rank_zero_info(in_words(found.objects))
+    if found.small:
+        rank_zero_info(
+            f"{len(found.small)} of {len(found.sources)} training images are smaller than the "
+            f"patch_size of {' x '.join(map(str, patch_size))} and are padded, such as "
+            f"{found.small[0]}; nothing is learned from the padding"
+        )
+    counted = ", counted as unknown" if task == "semantic" else ""
+    for line in found.contradictions[:5]:
+        warnings.warn(f"contradictory annotations{counted}: {line}", stacklevel=3)
+    if len(found.contradictions) > 5:
+        warnings.warn(
+            f"... and {len(found.contradictions) - 5} more contradictions; "
+            "`semiweak inspect` lists all",
+            stacklevel=3,
+        )
 
 
 class Memory:
@@ -112,7 +144,7 @@ class Memory:
         if size > self.left:
             return source
         self.left -= size
-        return Source(source.name, _Remember(sample), source.group)
+        return replace(source, read=_Remember(sample))
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,13 @@ class VNCDataModule(SegmentationDataModule):
         test: float | int | list[str] | None = None,
         **loading: Any,
     ) -> None:
-        names = CLASS_NAMES if task == "semantic" else ["background", "mitochondria"]
         self.by_number = val is None and test is None
         super().__init__(
-            class_names=list(names), task=task, val=val or 0, test=test or 0, **loading
+            class_names=list(CLASS_NAMES) if task == "semantic" else None,
+            task=task,
+            val=val or 0,
+            test=test or 0,
+            **loading,
         )
         self.root = Path(root)
 
@@ -92,4 +95,8 @@ class VNCDataModule(SegmentationDataModule):
         painted = read_labels(folder / "mitochondria" / f"{path.stem}.png")
         inside = painted >= (128 if painted.max() > 1 else 1)
         objects, _ = ndimage.label(inside, structure=np.ones((3, 3)))
-        return Sample(image, Annotation(instances=objects.astype(np.int32)), path.stem)
+        return Sample(
+            image,
+            Annotation(instances=objects.astype(np.int32), instances_complete=True),
+            path.stem,
+        )

@@ -22,7 +22,8 @@ def painted(name, shape=(20, 24), channels=1, dtype=np.uint8):
     mask = rng.integers(3, size=shape).astype(np.uint8)
     image = rng.integers(40, 200, size=(channels, *shape)).astype(dtype)
     instances = np.where(mask, rng.integers(1, 9, size=shape), 0)
-    return Sample(image, Annotation(mask=mask, instances=instances), name)
+    said = Annotation(mask=mask, instances=instances, instances_complete=True)
+    return Sample(image, said, name)
 
 
 def bare(name, **like):

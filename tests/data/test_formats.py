@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semiweak.data.annotations import UNKNOWN, Annotation, pixel_of, pixels_of_box, understand
+from semiweak.data.annotations import UNKNOWN, Annotation, pixel_of, pixels_of_box
 from semiweak.data.formats import (
     BoxAnnotations,
     ManifestRow,
@@ -21,6 +21,7 @@ from semiweak.data.formats import (
     read_points,
     read_tags,
 )
+from semiweak.data.knowledge import understand
 
 SHAPE = (37, 53)
 ROWS, COLUMNS = slice(5, 17), slice(20, 41)

@@ -13,9 +13,9 @@ from semiweak.data.annotations import (
     Sample,
     pixel_of,
     pixels_of_box,
-    understand,
 )
 from semiweak.data.geometry import affine, crop, flip, transpose
+from semiweak.data.knowledge import understand
 from semiweak.data.patches import Geometry
 
 seeds = st.integers(0, 2**32 - 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from semiweak.data.annotations import understand
+from semiweak.data.knowledge import understand
 from semiweak.data.synthetic import CLASS_NAMES, synthetic_sample
 
 SHAPES = [(16, 16), (128, 128), (40, 90), (32, 64, 64), (6, 30, 50)]

@@ -13,7 +13,8 @@ from scipy import ndimage
 from skimage.measure import label as label_independently
 from skimage.measure import regionprops
 
-from semiweak.data.annotations import UNKNOWN, Annotation, understand
+from semiweak.data.annotations import UNKNOWN, Annotation
+from semiweak.data.knowledge import understand
 from semiweak.data.weaken import (
     Weakening,
     medoid,

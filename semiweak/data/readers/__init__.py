@@ -14,6 +14,7 @@ What arrives is what the file stores, unscaled, channels first and (z,) y, x aft
 from semiweak.data.readers.images import image_shape, read_image
 from semiweak.data.readers.labels import ValueTable, check_mask, read_labels
 from semiweak.data.readers.names import SUFFIXES, list_images, split_source, stem_of
+from semiweak.data.readers.objects import read_objects
 
 __all__ = [
     "SUFFIXES",
@@ -23,6 +24,7 @@ __all__ = [
     "list_images",
     "read_image",
     "read_labels",
+    "read_objects",
     "split_source",
     "stem_of",
 ]

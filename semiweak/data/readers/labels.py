@@ -48,7 +48,7 @@ def read_labels(
     table, coloured = (None, False) if values is None else _parse_values(values)
     array = read_stored(source, "colours" if coloured else "labels", spatial_dims, axes)
     if coloured:
-        stored = _colour_codes(array, source)
+        stored = colour_codes(array, source)
     elif len(array) != 1:
         raise ValueError(
             f"{source}: a label image has one number a pixel, but this has {len(array)} channels. "
@@ -56,7 +56,7 @@ def read_labels(
             "as {'#000000': 0, '#ff0000': 1}"
         )
     else:
-        stored = _whole_numbers(array[0], source)
+        stored = whole_numbers(array[0], source)
     return stored if table is None else _map_values(stored, table, coloured, source)
 
 
@@ -98,7 +98,7 @@ def check_mask(
     return mask
 
 
-def _whole_numbers(array: NDArray[Any], source: object) -> NDArray[Any]:
+def whole_numbers(array: NDArray[Any], source: object) -> NDArray[Any]:
     """Integers of the file's own type, or int64; refuses fractions."""
     kind = array.dtype.kind
     if kind == "b":
@@ -155,7 +155,7 @@ def _parse_values(values: ValueTable) -> tuple[dict[int, int], bool]:
     return table, kinds == {"colour"}
 
 
-def _colour_codes(array: NDArray[Any], source: object) -> NDArray[np.int32]:
+def colour_codes(array: NDArray[Any], source: object) -> NDArray[np.int32]:
     """0xRRGGBB of every pixel of ``(3 or 4, *S)``; fully transparent pixels get their own code."""
     if array.dtype != np.uint8 or len(array) not in (3, 4):
         raise ValueError(

@@ -5,8 +5,11 @@ vesicles, lysosomes and other bodies, in the style of electron microscopy. The g
 classes overlap and vary from image to image, so that only shape and texture tell them apart. What
 an image shows does not depend on the number of classes: structures beyond it are background, and
 look enough like the others to mislead.
+
+A second scene shows cells that touch, for learning to tell objects of one class apart.
 """
 
+from semiweak.data.synthetic.cells import CELL_CLASSES, cell_sample
 from semiweak.data.synthetic.sample import synthetic_sample
 from semiweak.data.synthetic.scene import (
     BACKGROUND,
@@ -22,6 +25,7 @@ from semiweak.data.synthetic.scene import (
 
 __all__ = [
     "BACKGROUND",
+    "CELL_CLASSES",
     "CLASS_NAMES",
     "DROPLET",
     "LYSOSOME",
@@ -30,5 +34,6 @@ __all__ = [
     "NUCLEUS",
     "RETICULUM",
     "VESICLE",
+    "cell_sample",
     "synthetic_sample",
 ]

@@ -63,6 +63,7 @@ def synthetic_sample(
     annotation = Annotation(
         mask=mask,
         instances=instances,
+        instances_complete=True,
         boxes=np.zeros((0, 2 * d), np.float32),
         points=np.zeros((0, d), np.float32),
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semiweak.data.annotations import KINDS, UNKNOWN, Annotation, Kind, understand
+from semiweak.data.annotations import KINDS_OF, UNKNOWN, Annotation, Kind
+from semiweak.data.knowledge import understand
 from semiweak.data.weaken.painting import shape_of
 
 
@@ -60,7 +61,7 @@ def summarise(
         after: The weaker annotations of the same images in the same order.
         num_classes: K.
     """
-    images: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+    images: dict[Kind, int] = dict.fromkeys(KINDS_OF["semantic"], 0)
     pixels, pinned, narrowed = 0, np.zeros(2, int), np.zeros(2, int)
     for strong, weak in zip(before, after, strict=True):
         images[weak.kind()] += 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semiweak.data.annotations import KINDS, Annotation, Kind
+from semiweak.data.annotations import KINDS_OF, Annotation, Kind
 from semiweak.data.weaken.boxes import to_boxes
 from semiweak.data.weaken.objects import to_objects
 from semiweak.data.weaken.points import to_points
@@ -153,7 +153,9 @@ class Weakening:
         if kind == "none":
             return to_nothing(annotation)
         if kind != "mask":
-            raise ValueError(f"there is no kind {kind!r}; it must be one of {', '.join(KINDS)}")
+            raise ValueError(
+                f"there is no kind {kind!r}; it must be one of {', '.join(KINDS_OF['semantic'])}"
+            )
         if annotation.mask is None and annotation.instances is None:
             raise ValueError("it should keep its mask, but has none; weaken painted images only")
         if self.objects is None:
