@@ -1,0 +1,134 @@
+"""What all clusterings share: the call, the common options, the steps after the clustering."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semiweak.clustering.finishing import (
+    background_ids,
+    cores,
+    merge_and_absorb,
+    relabel,
+    sizes_and_means,
+)
+from semiweak.clustering.flood import flood
+from semiweak.clustering.pixels import Array, Mask, Pixels, read_pixels
+
+Background = Literal["none", "largest"]
+
+
+class Clustering(ABC):
+    """Turns the embeddings of one image into objects.
+
+    A subclass finds clusters; what follows is the same for all, in this order:
+
+    1. Clusters whose means are nearer than ``merge_distance`` merge, the smaller into the larger.
+    2. Clusters smaller than ``min_size`` or ``min_core`` join the cluster with the nearest mean, if
+       that is nearer than ``merge_distance``; otherwise their pixels are noise.
+    3. With ``fill``, noise joins the cluster that reaches it first in a seeded watershed.
+    4. With ``background="largest"``, the largest cluster becomes 0.
+
+    Args:
+        min_size: The fewest pixels of an object.
+        min_core: The fewest pixels of an object that have only neighbours of the same cluster.
+            Sorts out the seams of mixed pixels between objects, and objects thinner than 3 pixels.
+        merge_distance: In the space of embeddings. None merges nothing. For Cityscapes the paper
+            takes the push margin delta_d.
+        background: "largest" for images whose background is one cluster, and the largest; "none"
+            if there is no background or a mask removes it.
+        fill: Whether noise is given to neighbouring clusters. Right for dense tissue; wrong where
+            noise is the background.
+        seed: The seed of random choices; the same seed gives the same labels.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_size: int = 0,
+        min_core: int = 0,
+        merge_distance: float | None = None,
+        background: Background = "none",
+        fill: bool = False,
+        seed: int = 0,
+    ) -> None:
+        for name, number in (("min_size", min_size), ("min_core", min_core)):
+            if number < 0:
+                raise ValueError(f"{name}={number}, but a number of pixels is not negative")
+        if merge_distance is not None and not merge_distance > 0:
+            raise ValueError(
+                f"merge_distance={merge_distance}, but it is a positive distance, or None to merge "
+                "nothing"
+            )
+        if background not in get_args(Background):
+            raise ValueError(f"background={background!r}, but it is 'none' or 'largest'")
+        self.min_size = min_size
+        self.min_core = min_core
+        self.merge_distance = merge_distance
+        self.background = background
+        self.fill = fill
+        self.seed = seed
+
+    def __call__(
+        self, embeddings: Array, *, other: Array | None = None, mask: Mask | None = None
+    ) -> NDArray[np.int32]:
+        """Clusters one image.
+
+        Args:
+            embeddings: ``(D, H, W)`` or ``(D, depth, H, W)``, floating, torch or numpy.
+            other: The g-network's embeddings of the same image, ``(E, *S)``; only
+                `ConsistencyClustering` reads them.
+            mask: Where objects are looked for, ``bool (*S)``; everywhere if None. Nothing outside
+                is read.
+
+        Returns:
+            Objects ``int32 (*S)``: ids 1..n in the order of their first pixels; 0 is background,
+            noise and everything outside the mask.
+
+        Raises:
+            ValueError: Shapes or types do not fit, or an embedding is NaN or infinite.
+        """
+        pixels = read_pixels(embeddings, other, mask)
+        return self.labels(pixels).reshape(pixels.shape)
+
+    def partition(
+        self, embeddings: Array, *, other: Array | None = None, mask: Mask | None = None
+    ) -> NDArray[np.int32]:
+        """The clusters before the steps that all clusterings share; arguments as in a call."""
+        pixels = read_pixels(embeddings, other, mask)
+        if not pixels.inside.any():
+            return np.zeros(pixels.shape, np.int32)
+        return relabel(self._partition(pixels)).reshape(pixels.shape)
+
+    def labels(self, pixels: Pixels) -> NDArray[np.int32]:
+        """The objects of an image that has been read: `__call__` without its checks, ``(N,)``."""
+        if not pixels.inside.any():
+            return np.zeros(len(pixels.inside), np.int32)
+        return self._finish(self._partition(pixels), pixels)
+
+    @abstractmethod
+    def _partition(self, pixels: Pixels) -> NDArray[np.int32]:
+        """Clusters ``(N,)``, ids from 1, 0 = noise or outside the mask, which is not empty."""
+
+    def _finish(self, labels: NDArray[np.int32], pixels: Pixels) -> NDArray[np.int32]:
+        values = pixels.values
+        grid = (pixels.inside, pixels.lengths, pixels.strides)
+        eligible = np.bincount(labels) >= self.min_size
+        eligible &= cores(labels, *grid) >= self.min_core
+        eligible[0] = False
+        labels = merge_and_absorb(labels, values, eligible, self.merge_distance)
+        background = np.zeros(0, np.int64)
+        if self.background == "largest":
+            background = background_ids(labels, values, self.merge_distance)
+        if self.fill and not (labels[pixels.inside] > 0).all():
+            _, means = sizes_and_means(labels, values)
+            labels = flood(labels, values, means, *grid)
+        if len(background):
+            labels[np.isin(labels, background)] = 0
+        return relabel(labels)
