@@ -17,6 +17,12 @@ from semiweak.clustering.finishing import (
 )
 from semiweak.clustering.flood import flood
 from semiweak.clustering.pixels import Array, Mask, Pixels, read_pixels
+from semiweak.clustering.regions import (
+    absorb_touching,
+    connected_pieces,
+    find_seams,
+    merge_touching,
+)
 
 Background = Literal["none", "largest"]
 
@@ -26,11 +32,13 @@ class Clustering(ABC):
 
     A subclass finds clusters; what follows is the same for all, in this order:
 
-    1. Clusters whose means are nearer than ``merge_distance`` merge, the smaller into the larger.
-    2. Clusters smaller than ``min_size`` or ``min_core`` join the cluster with the nearest mean, if
-       that is nearer than ``merge_distance``; otherwise their pixels are noise.
-    3. With ``fill``, noise joins the cluster that reaches it first in a seeded watershed.
-    4. With ``background="largest"``, the largest cluster becomes 0.
+    1. If objects are ``connected``, each connected piece of a cluster is one.
+    2. Clusters whose means are nearer than ``merge_distance`` merge, if ``connected`` only where
+       they touch.
+    3. Clusters smaller than ``min_size`` or ``min_core`` join the (touching) cluster with the
+       nearest mean, if that is nearer than ``merge_distance``; else their pixels are noise.
+    4. With ``fill``, noise joins the cluster that reaches it first in a seeded watershed.
+    5. With ``background="largest"``, the largest cluster becomes 0.
 
     Args:
         min_size: The fewest pixels of an object.
@@ -38,6 +46,9 @@ class Clustering(ABC):
             Sorts out the seams of mixed pixels between objects, and objects thinner than 3 pixels.
         merge_distance: In the space of embeddings. None merges nothing. For Cityscapes the paper
             takes the push margin delta_d.
+        connected: An object is one piece. Far from each other objects may then have one embedding,
+            which a network that sees a part of the image cannot always avoid. False for objects
+            that others cross, such as the leaves of CVPPP.
         background: "largest" for images whose background is one cluster, and the largest; "none"
             if there is no background or a mask removes it.
         fill: Whether noise is given to neighbouring clusters. Right for dense tissue; wrong where
@@ -54,6 +65,7 @@ class Clustering(ABC):
         min_size: int = 0,
         min_core: int = 0,
         merge_distance: float | None = None,
+        connected: bool = True,
         background: Background = "none",
         fill: bool = False,
         seed: int = 0,
@@ -71,6 +83,7 @@ class Clustering(ABC):
         self.min_size = min_size
         self.min_core = min_core
         self.merge_distance = merge_distance
+        self.connected = connected
         self.background = background
         self.fill = fill
         self.seed = seed
@@ -118,17 +131,32 @@ class Clustering(ABC):
 
     def _finish(self, labels: NDArray[np.int32], pixels: Pixels) -> NDArray[np.int32]:
         values = pixels.values
-        grid = (pixels.inside, pixels.lengths, pixels.strides)
-        eligible = np.bincount(labels) >= self.min_size
-        eligible &= cores(labels, *grid) >= self.min_core
-        eligible[0] = False
-        labels = merge_and_absorb(labels, values, eligible, self.merge_distance)
+        axes = (pixels.lengths, pixels.strides)
+        if self.connected:
+            labels = connected_pieces(labels, *axes)
+            if self.merge_distance is not None:
+                labels = merge_touching(labels, values, *axes, self.merge_distance)
+            core = cores(labels, pixels.inside, *axes)
+            eligible = self._eligible(labels, core)
+            seams = find_seams(labels, values, eligible, core, *axes)
+            labels = absorb_touching(labels, values, eligible, seams, *axes, self.merge_distance)
+        else:
+            eligible = self._eligible(labels, cores(labels, pixels.inside, *axes))
+            labels = merge_and_absorb(labels, values, eligible, self.merge_distance)
         background = np.zeros(0, np.int64)
         if self.background == "largest":
             background = background_ids(labels, values, self.merge_distance)
         if self.fill and not (labels[pixels.inside] > 0).all():
             _, means = sizes_and_means(labels, values)
-            labels = flood(labels, values, means, *grid)
+            labels = flood(labels, values, means, pixels.inside, *axes)
         if len(background):
             labels[np.isin(labels, background)] = 0
         return relabel(labels)
+
+    def _eligible(self, labels: NDArray[np.int32], core: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which clusters are large enough for an object, ``(K + 1,)``."""
+        eligible: NDArray[np.bool_] = (np.bincount(labels) >= self.min_size) & (
+            core >= self.min_core
+        )
+        eligible[0] = False
+        return eligible

@@ -91,6 +91,7 @@ class ConsistencyClustering(Clustering):
         min_size: See `Clustering`.
         min_core: See `Clustering`.
         merge_distance: See `Clustering`. Clusters merge before they are confirmed.
+        connected: See `Clustering`.
         background: See `Clustering`.
         fill: See `Clustering`.
         seed: See `MeanShift`; and which pixels are anchors.
@@ -110,13 +111,14 @@ class ConsistencyClustering(Clustering):
         min_size: int = 50,
         min_core: int = 10,
         merge_distance: float | None = 2.0,
+        connected: bool = True,
         background: Background = "none",
         fill: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(
             min_size=min_size, min_core=min_core, merge_distance=merge_distance,
-            background=background, fill=fill, seed=seed,
+            background=background, connected=connected, fill=fill, seed=seed,
         )  # fmt: skip
         if not delta_v > 0:
             raise ValueError(f"delta_v={delta_v}, but the radius of an object is positive")

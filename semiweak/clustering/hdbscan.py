@@ -28,6 +28,7 @@ class HDBSCAN(Clustering):
             background occur: it then joins objects that touch.
         min_core: See `Clustering`.
         merge_distance: See `Clustering`.
+        connected: See `Clustering`.
         background: See `Clustering`.
         fill: See `Clustering`. In dense tissue the paper fills the gaps between cells.
         seed: Which pixel of each step is in the sample.
@@ -45,13 +46,14 @@ class HDBSCAN(Clustering):
         single: bool = False,
         min_core: int = 10,
         merge_distance: float | None = 2.0,
+        connected: bool = True,
         background: Background = "none",
         fill: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(
             min_size=min_size, min_core=min_core, merge_distance=merge_distance,
-            background=background, fill=fill, seed=seed,
+            background=background, connected=connected, fill=fill, seed=seed,
         )  # fmt: skip
         if min_size < 2:
             raise ValueError(f"min_size={min_size}, but HDBSCAN needs clusters of at least 2")

@@ -88,6 +88,7 @@ class MeanShift(Clustering):
         min_size: See `Clustering`.
         min_core: See `Clustering`.
         merge_distance: See `Clustering`.
+        connected: See `Clustering`.
         background: See `Clustering`.
         fill: See `Clustering`.
         seed: Where the even steps begin and in which order starts are drawn.
@@ -105,13 +106,14 @@ class MeanShift(Clustering):
         min_size: int = 50,
         min_core: int = 10,
         merge_distance: float | None = 2.0,
+        connected: bool = True,
         background: Background = "none",
         fill: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__(
             min_size=min_size, min_core=min_core, merge_distance=merge_distance,
-            background=background, fill=fill, seed=seed,
+            background=background, connected=connected, fill=fill, seed=seed,
         )  # fmt: skip
         if not bandwidth > 0:
             raise ValueError(f"bandwidth={bandwidth}, but the radius of a kernel is positive")

@@ -44,6 +44,7 @@ class MutexWatershed(Clustering):
         min_size: See `Clustering`.
         min_core: See `Clustering`.
         merge_distance: See `Clustering`; "delta_d" stands for the value of ``delta_d``.
+        connected: See `Clustering`.
         background: See `Clustering`.
         fill: See `Clustering`.
         seed: See `Clustering`; counts if ``share`` is below 1.
@@ -62,6 +63,7 @@ class MutexWatershed(Clustering):
         min_size: int = 50,
         min_core: int = 10,
         merge_distance: float | Literal["delta_d"] | None = "delta_d",
+        connected: bool = True,
         background: Background = "none",
         fill: bool = True,
         seed: int = 0,
@@ -72,6 +74,7 @@ class MutexWatershed(Clustering):
             min_size=min_size,
             min_core=min_core,
             merge_distance=delta_d if merge_distance == "delta_d" else merge_distance,
+            connected=connected,
             background=background,
             fill=fill,
             seed=seed,

@@ -129,7 +129,7 @@ def test_objects_in_parts_are_one_and_fragments_vanish():
     embeddings = centres[truth].transpose(2, 0, 1) + 0.1 * generator.normal(size=(16, 60, 80))
     embeddings[:, 10:12, 10:12] = 9
     embeddings[:, 20, 20:60] = centres[2][:, None]
-    labels = MutexWatershed()(embeddings)
+    labels = MutexWatershed(connected=False)(embeddings)
     assert labels.max() == 2
     assert (labels[:, :34][20:] == truth[:, :34][20:]).mean() > 0.98
     assert (labels[11, 11], labels[40, 40], labels[40, 70]) == (1, 2, 1)
