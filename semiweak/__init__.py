@@ -11,19 +11,29 @@ if TYPE_CHECKING:
     from semiweak.data.annotations import Annotation as Annotation
     from semiweak.data.annotations import Sample as Sample
     from semiweak.data.folder import MixedAnnotationDataModule as MixedAnnotationDataModule
+    from semiweak.data.sparse_instances import (
+        SparseInstanceDataModule as SparseInstanceDataModule,
+    )
     from semiweak.data.synthetic_module import SyntheticDataModule as SyntheticDataModule
     from semiweak.data.vnc import VNCDataModule as VNCDataModule
     from semiweak.data.weaken import Weakening as Weakening
     from semiweak.inference.tiling import Tiling as Tiling
     from semiweak.inference.writer import LabelWriter as LabelWriter
+    from semiweak.methods.adversarial_spoco import (
+        AdversarialSpocoModule as AdversarialSpocoModule,
+    )
+    from semiweak.methods.spoco import SpocoModule as SpocoModule
     from semiweak.methods.supervised import SupervisedModule as SupervisedModule
     from semiweak.metrics.overlap import DiceScore as DiceScore
     from semiweak.metrics.overlap import IoU as IoU
     from semiweak.metrics.overlap import OverlapScores as OverlapScores
 
 _HOME = {
+    "AdversarialSpocoModule": "semiweak.methods.adversarial_spoco",
+    "SpocoModule": "semiweak.methods.spoco",
     "SupervisedModule": "semiweak.methods.supervised",
     "MixedAnnotationDataModule": "semiweak.data.folder",
+    "SparseInstanceDataModule": "semiweak.data.sparse_instances",
     "SyntheticDataModule": "semiweak.data.synthetic_module",
     "VNCDataModule": "semiweak.data.vnc",
     "DiceScore": "semiweak.metrics.overlap",

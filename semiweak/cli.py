@@ -20,12 +20,14 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from semiweak.clustering.describe import CLUSTERINGS
 from semiweak.data.datamodule import SegmentationDataModule
 from semiweak.inference.tiling import Tiling
 from semiweak.inference.writer import LabelWriter
 from semiweak.methods.base import SegmentationModule
 from semiweak.methods.catalogue import exported_methods
 from semiweak.methods.checkpoint import check_checkpoint
+from semiweak.methods.instances import InstanceModule
 
 # Imported, every exported class goes by its bare name on the command line.
 METHODS = exported_methods()
@@ -58,11 +60,32 @@ class SemiweakCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what may change after training and is therefore no argument of a model."""
         parser.add_class_arguments(Tiling, "tiling")
+        parser.add_subclass_arguments(
+            tuple(CLUSTERINGS.values()),
+            "clustering",
+            required=False,
+            instantiate=True,
+            help="How embeddings become objects; by default as when the model was trained.",
+        )
         parser.add_lightning_class_args(LabelWriter, "writer")
+        parser.add_argument(
+            "--init_from",
+            type=str,
+            default=None,
+            help="A checkpoint whose weights the training begins with (fine-tuning).",
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the default callbacks that the configuration does not bring itself."""
         self.model.tiling = self._get(self.config_init, "tiling")
+        clustering = self._get(self.config_init, "clustering")
+        if clustering is not None:
+            if not isinstance(self.model, InstanceModule):
+                raise ValueError(f"{type(self.model).__name__} finds no objects to be clustered")
+            self.model.clustering = clustering
+        source = self._get(self.config_init, "init_from")
+        if source is not None:
+            begin_with(self.model, source)
         given = self._get(self.config_init, "trainer")["callbacks"] or []
         given = given if isinstance(given, list) else [given]
         defaults: list[Any] = []
@@ -212,6 +235,21 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise ValueError(f"{path} is no checkpoint of semiweak: it holds no dictionary")
     check_checkpoint(checkpoint, path)
     return checkpoint
+
+
+def begin_with(model: SegmentationModule, path: str) -> None:
+    """Gives a model the weights of a checkpoint, of the same method and networks.
+
+    Raises:
+        ValueError: The checkpoint has other weights.
+    """
+    try:
+        model.load_state_dict(read_checkpoint(path)["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights of {path} do not fit the model: it must be the same method with the same "
+            f"networks, channels and dimensions ({' '.join(str(error).split())[:300]})"
+        ) from error
 
 
 def class_of(checkpoint: dict[str, Any], path: str) -> type[SegmentationModule]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 import semiweak
@@ -28,11 +28,12 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     Args:
         in_channels: Channels of the images.
-        num_classes: Classes, the background among them.
+        num_classes: Classes, the background among them; None for a method that knows none.
         spatial_dims: 2 or 3.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
-        lr_factor: The learning rate is multiplied by this when ``monitor`` stops improving.
+        lr_factor: The learning rate is multiplied by this when ``monitor`` stops improving; 1 keeps
+            it as it is.
         lr_patience: After this many validations without improvement.
         min_lr: It does not fall below this.
     """
@@ -47,6 +48,12 @@ class SegmentationModule(pl.LightningModule, ABC):
     """The terms that are a mean over samples: the loss of a batch is the mean of the losses of its
     annotated samples, and R ranks with B / R samples take the step of one rank with B."""
 
+    term_kinds: ClassVar[dict[str, frozenset[Kind]]] = {}
+    """The kinds of annotation that a term speaks about, where these are not all in ``uses``."""
+
+    consistency_terms: ClassVar[frozenset[str]] = frozenset()
+    """The terms that compare two views of an image: 0 when the views and networks are the same."""
+
     monitor: ClassVar[str]
     """The score that the best checkpoint and the learning rate go by; larger is better."""
 
@@ -54,7 +61,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         self,
         *,
         in_channels: int,
-        num_classes: int,
+        num_classes: int | None,
         spatial_dims: int,
         lr: float,
         weight_decay: float,
@@ -64,10 +71,12 @@ class SegmentationModule(pl.LightningModule, ABC):
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("num_classes", num_classes)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims is {spatial_dims}; it must be 2 or 3")
+        if not 0 < lr_factor <= 1:
+            raise ValueError(f"lr_factor is {lr_factor}; it must be above 0 and at most 1")
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.spatial_dims = spatial_dims
@@ -90,10 +99,12 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The weighted sum of the method's terms."""
-        terms = self.losses(batch)
+        return self.weighted_sum(self.losses(batch), len(batch["image"]))
+
+    def weighted_sum(self, terms: dict[str, Tensor], size: int) -> Tensor:
+        """The sum of the terms by their weights; logs it and each term, of ``size`` samples."""
         weights = self.loss_weights()
         total = torch.stack([weights.get(k, 1.0) * v for k, v in terms.items()]).sum()
-        size = len(batch["image"])
         self.log_dict({f"train/{name}": v.detach() for name, v in terms.items()}, batch_size=size)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         return total
@@ -108,29 +119,26 @@ class SegmentationModule(pl.LightningModule, ABC):
             values: ``(B,)``.
             known: ``bool (B,)``.
         """
-        total = known.sum()
-        # Without a Trainer there is one process. Asking for `self.trainer` would raise.
-        world = self._trainer.world_size if self._trainer is not None else 1
-        if world > 1:
-            total = self.trainer.strategy.reduce(total.float(), reduce_op="mean")
-        return mean_over_known(values, known, total)
+        return mean_over_known(values, known, self.mean_over_ranks(known.sum().float()))
 
-    def configure_optimizers(self) -> OptimizerConfig | OptimizerLRSchedulerConfig:
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over all ranks; every rank has to ask for it."""
+        # Without a Trainer there is one process. Asking for `self.trainer` would raise.
+        if self._trainer is None or self._trainer.world_size == 1:
+            return value
+        mean: Tensor = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
+        return mean
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and a learning rate that falls when the validation score stops improving."""
         optimizer = torch.optim.Adam(
             [p for p in self.parameters() if p.requires_grad],
             lr=self.lr,
             weight_decay=self.weight_decay,
         )
-        if not getattr(self._data_module(), "validates", True):
-            return {"optimizer": optimizer}  # without a validation score nothing can stop improving
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer,
-            mode="max",
-            factor=self.lr_factor,
-            patience=self.lr_patience,
-            min_lr=self.min_lr,
-        )
+        scheduler = self.plateau(optimizer)
+        if scheduler is None:
+            return {"optimizer": optimizer}
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
@@ -141,6 +149,20 @@ class SegmentationModule(pl.LightningModule, ABC):
                 "strict": False,  # with other data modules there may be no validation either
             },
         }
+
+    def plateau(
+        self, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
+        """Lowers the learning rate when ``monitor`` stops improving; None where nothing can."""
+        if self.lr_factor == 1 or not getattr(self._data_module(), "validates", True):
+            return None
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer,
+            mode="max",
+            factor=self.lr_factor,
+            patience=self.lr_patience,
+            min_lr=self.min_lr,
+        )
 
     def _validation_interval(self) -> int:
         if self._trainer is None:
@@ -161,7 +183,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         names = getattr(module, "class_names", None) or (self.data_description or {}).get(
             "class_names"
         )
-        self.class_names = list(names or map(str, range(self.num_classes)))
+        self.class_names = list(names or map(str, range(self.num_classes or 0)))
 
     def on_fit_start(self) -> None:
         """Remembers what the data are like."""
@@ -173,7 +195,7 @@ class SegmentationModule(pl.LightningModule, ABC):
     def _check(self, data: dict[str, Any]) -> None:
         names = data["class_names"]
         for what, mine, theirs in (
-            ("num_classes", self.num_classes, len(names)),
+            ("num_classes", self.num_classes, len(names) if self.num_classes else None),
             ("in_channels", self.in_channels, data["in_channels"]),
             ("spatial_dims", self.spatial_dims, data["spatial_dims"]),
         ):

@@ -25,6 +25,8 @@ class SemanticModule(SegmentationModule):
 
     monitor: ClassVar[str] = "val/dice"
 
+    num_classes: int
+
     def __init__(self, **common: Any) -> None:
         super().__init__(**common)
         self.val_scores = OverlapScores(self.num_classes)
