@@ -1,0 +1,123 @@
+"""SPOCO on the nuclei of DSB 2018: how much of the objects is painted, and what consistency adds.
+
+python -m benchmarks.dsb PATH/dsb2018/stage1_train --out runs/dsb
+
+Trains every setting for the same number of steps on the same 50 images (10 are kept for validation
+and not used, 20 for the test; by seed), tests the last weights, and keeps what it has in
+OUT/results.json, so that a run that was stopped goes on, and settings can be run in turn or side by
+side (``--settings``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from benchmarks.report import machine, table
+from semiweak import SparseInstanceDataModule, SpocoModule
+from semiweak.clustering import HDBSCAN, ConsistencyClustering, MeanShift, MutexWatershed
+
+DISCRIMINATIVE = {"object_weight": 0.0, "unlabeled_push_weight": 0.0, "consistency_weight": 0.0}
+ALONE = {"consistency_weight": 0.0}
+# Of what share of the objects (None: all, and the background), and how.
+SETTINGS: dict[str, tuple[float | None, dict[str, Any]]] = {
+    "0.1": (0.1, {}),
+    "0.1, no consistency": (0.1, ALONE),
+    "0.4": (0.4, {}),
+    "0.4, no consistency": (0.4, ALONE),
+    "1.0": (1.0, {}),
+    "1.0, no consistency": (1.0, ALONE),
+    "full": (None, {"consistency_region": "all"}),
+    "full, no consistency": (None, ALONE),
+    "full, discriminative loss": (None, DISCRIMINATIVE),
+}
+NUCLEI: dict[str, Any] = {"background": "largest", "min_size": 20, "min_core": 3}
+CLUSTERINGS = {
+    "mutex watershed": MutexWatershed(**NUCLEI),
+    "mean-shift": MeanShift(**NUCLEI),
+    "HDBSCAN": HDBSCAN(**NUCLEI, fill=True),
+    "consistency": ConsistencyClustering(**NUCLEI),
+}
+SCORES = ("sbd", "ap50", "map", "abs_dic", "foreground_dice")
+
+
+def data(root: str, ratio: float | None, batches: int, seed: int) -> SparseInstanceDataModule:
+    return SparseInstanceDataModule(
+        root,
+        val=10,
+        test=20,
+        patch_size=128,
+        batch_size=4,
+        samples_per_epoch=4 * batches,
+        instance_ratio=ratio,
+        num_workers=0,
+        seed=seed,
+    )
+
+
+def run(name: str, root: str, steps: int, seed: int, out: Path) -> dict[str, Any]:
+    """Trains and tests a setting."""
+    ratio, options = SETTINGS[name]
+    pl.seed_everything(seed)
+    model = SpocoModule(widths=[16, 32, 64, 128, 256], lr=1e-3, lr_factor=1.0, **options)
+    images = data(root, ratio, 100, seed)
+    trainer = pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        limit_val_batches=0,
+        precision="bf16-mixed",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=images)
+    trainer.save_checkpoint(out / f"{name.replace(', ', '_').replace(' ', '_')}-{seed}.ckpt")
+    scores = {}
+    for way, clustering in CLUSTERINGS.items():
+        if way == "consistency" and model.second is None:
+            continue
+        model.clustering = clustering
+        (found,) = trainer.test(model, datamodule=images, verbose=False)
+        scores[way] = {key: found[f"test/{key}"] for key in SCORES}
+        print(name, seed, way, scores[way], flush=True)
+    return {"setting": name, "seed": seed, "steps": steps, "scores": scores}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", help="the folder stage1_train")
+    parser.add_argument("--out", type=Path, default=Path("runs/dsb"))
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.settings:
+        file = arguments.out / f"{name.replace(', ', '_').replace(' ', '_')}-{arguments.seed}.json"
+        if not file.exists():
+            result = run(name, arguments.root, arguments.steps, arguments.seed, arguments.out)
+            file.write_text(json.dumps(result))
+    results = [json.loads(file.read_text()) for file in sorted(arguments.out.glob("*.json"))]
+    print(f"\n{machine()}\n")
+    rows = []
+    for way in CLUSTERINGS:
+        for name in SETTINGS:
+            for result in results:
+                scores = result["scores"].get(way) if result["setting"] == name else None
+                if scores:
+                    seed, steps = str(result["seed"]), str(result["steps"])
+                    rows.append([way, name, seed, steps, *(f"{scores[k]:.3f}" for k in SCORES)])
+    header = ["clustering", "painted", "seed", "steps", "SBD", "AP50", "mAP", "DiC", "Dice"]
+    print(table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
