@@ -8,6 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from semiweak.clustering.consistency import ConsistencyClustering as ConsistencyClustering
+    from semiweak.clustering.hdbscan import HDBSCAN as HDBSCAN
+    from semiweak.clustering.mean_shift import MeanShift as MeanShift
+    from semiweak.clustering.mutex_watershed import MutexWatershed as MutexWatershed
     from semiweak.data.annotations import Annotation as Annotation
     from semiweak.data.annotations import Sample as Sample
     from semiweak.data.folder import MixedAnnotationDataModule as MixedAnnotationDataModule
@@ -24,6 +28,12 @@ if TYPE_CHECKING:
     )
     from semiweak.methods.spoco import SpocoModule as SpocoModule
     from semiweak.methods.supervised import SupervisedModule as SupervisedModule
+    from semiweak.metrics.instances import AdaptedRandError as AdaptedRandError
+    from semiweak.metrics.instances import DifferenceInCount as DifferenceInCount
+    from semiweak.metrics.instances import ForegroundDice as ForegroundDice
+    from semiweak.metrics.instances import InstanceAveragePrecision as InstanceAveragePrecision
+    from semiweak.metrics.instances import InstanceScores as InstanceScores
+    from semiweak.metrics.instances import SymmetricBestDice as SymmetricBestDice
     from semiweak.metrics.overlap import DiceScore as DiceScore
     from semiweak.metrics.overlap import IoU as IoU
     from semiweak.metrics.overlap import OverlapScores as OverlapScores
@@ -36,6 +46,16 @@ _HOME = {
     "SparseInstanceDataModule": "semiweak.data.sparse_instances",
     "SyntheticDataModule": "semiweak.data.synthetic_module",
     "VNCDataModule": "semiweak.data.vnc",
+    "ConsistencyClustering": "semiweak.clustering.consistency",
+    "HDBSCAN": "semiweak.clustering.hdbscan",
+    "MeanShift": "semiweak.clustering.mean_shift",
+    "MutexWatershed": "semiweak.clustering.mutex_watershed",
+    "AdaptedRandError": "semiweak.metrics.instances",
+    "DifferenceInCount": "semiweak.metrics.instances",
+    "ForegroundDice": "semiweak.metrics.instances",
+    "InstanceAveragePrecision": "semiweak.metrics.instances",
+    "InstanceScores": "semiweak.metrics.instances",
+    "SymmetricBestDice": "semiweak.metrics.instances",
     "DiceScore": "semiweak.metrics.overlap",
     "IoU": "semiweak.metrics.overlap",
     "OverlapScores": "semiweak.metrics.overlap",
