@@ -7,9 +7,10 @@ import inspect
 import math
 import os
 import socket
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from semiweak.losses import objects as objects_module
 from semiweak.methods.base import SegmentationModule
 from semiweak.methods.catalogue import exported_methods
 from semiweak.methods.instances import InstanceModule
+from semiweak.networks.teacher import Teacher
 
 METHODS = exported_methods()
 CLASSES = 3
@@ -44,6 +46,9 @@ SMALL: dict[str, Any] = {
     "delta_v": 0.3,
     # Which pixels an anchor covers, and so which is the next one, may hang on a rounding error.
     "max_anchors": 1,
+    # Nothing left out, and a critic that is quick.
+    "max_masks": 100,
+    "critic_widths": [4, 8],
 }
 
 every_method = pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
@@ -122,6 +127,26 @@ def synthetic_options(cls: Method) -> dict[str, Any]:
     )
 
 
+def synthetic_data(cls: Method, **options: Any) -> semiweak.SyntheticDataModule:
+    common = {"num_train": 8, "num_val": 1, "num_predict": 1, "size": 32, "patch_size": 32}
+    return semiweak.SyntheticDataModule(
+        **(common | {"num_workers": 0} | some_annotation(cls) | synthetic_options(cls) | options)
+    )
+
+
+def quiet_trainer(**options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, **options,
+    )  # fmt: skip
+
+
+def some_annotation(cls: Method) -> dict[str, Any]:
+    if finds_objects(cls):
+        return {"instance_ratio": 0.4}
+    return {"weaken": semiweak.Weakening(masks=3, points=0.4, nothing=0.6)}
+
+
 def choose_without_chance(sizes: Tensor, generator: torch.Generator | None) -> Tensor:
     """Takes the place of random ranks: as spread out, but the same for an image in any batch."""
     share = torch.arange(sizes.shape[1]) * 0.618034 % 1
@@ -145,7 +170,7 @@ def test_every_method_is_found() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef) and node.name.endswith("Module")
     }
-    bases = {"SegmentationModule", "SemanticModule", "InstanceModule"}
+    bases = {"SegmentationModule", "SemanticModule", "InstanceModule", "EmbeddingModule"}
     assert {cls.__name__ for cls in METHODS} == defined - bases
 
 
@@ -172,10 +197,7 @@ def test_a_checkpoint_reloads_to_the_same_output_from_python_and_command_line(
         num_train=2, num_val=1, num_predict=1, size=40, patch_size=32, batch_size=2, num_workers=0,
         **synthetic_options(cls),
     )  # fmt: skip
-    trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
     trainer.fit(module, datamodule=data)
     path = tmp_path / "model.ckpt"
     trainer.save_checkpoint(path)
@@ -188,6 +210,7 @@ def test_a_checkpoint_reloads_to_the_same_output_from_python_and_command_line(
     torch.testing.assert_close(again(image), module(image), rtol=0, atol=0)
 
     (out,) = trainer.predict(module, datamodule=data)
+    assert out["labels"].shape == (1, 40, 40)
     common = [
         "--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.callbacks=[]",
         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
@@ -236,7 +259,7 @@ def test_b_the_loss_is_the_sum_of_the_terms_by_their_weights(
     terms = module.losses(batch)
     torch.manual_seed(1)
     expected = sum(weights[name] * term.item() for name, term in terms.items())
-    assert module.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-5)
+    assert module.weighted_sum(module.losses(batch), 1).item() == pytest.approx(expected, rel=1e-5)
 
 
 # c: the samples of a batch
@@ -269,6 +292,56 @@ def test_c_a_batch_is_the_mean_of_its_annotated_samples(cls: type[SegmentationMo
         speaks = [bool(about & set(kinds(cls, sample))) for sample in members]
         mean = torch.stack([a[name] for a, s in zip(apart, speaks, strict=True) if s]).mean()
         torch.testing.assert_close(together[name], mean)
+
+
+# d: the averaged network
+
+
+def teachers(module: torch.nn.Module) -> list[Teacher]:
+    return [m for m in module.modules() if isinstance(m, Teacher)]
+
+
+def storages(tensors: Iterable[Tensor]) -> set[int]:
+    return {t.data_ptr() for t in tensors}
+
+
+with_a_teacher = pytest.mark.parametrize(
+    "cls", [cls for cls in METHODS if teachers(build(cls))], ids=lambda cls: cls.__name__
+)
+
+
+@with_a_teacher
+def test_d_the_teacher_is_an_average_that_moves_in_training_only(cls: Method) -> None:
+    module = build(cls, momentum=0.75, momentum_warmup=False)
+    (teacher,) = teachers(module)
+    followed = dict(module.network.named_parameters())
+    own = dict(teacher.module.named_parameters())
+    assert own.keys() == followed.keys()
+    assert not {p.data_ptr() for p in own.values()} & {
+        p.data_ptr() for p in module.network.parameters()
+    }
+    assert not any(p.requires_grad for p in teacher.parameters())
+    before = {k: v.clone() for k, v in own.items()}
+
+    module.configure_optimizers = partial(gradient_descent, module)
+    trainer = quiet_trainer(max_steps=1, limit_val_batches=0)
+    data = synthetic_data(cls, batch_size=4)
+    trainer.fit(module, datamodule=data)
+    groups = [group["params"] for o in trainer.optimizers for group in o.param_groups]
+    assert not storages(p for group in groups for p in group) & storages(teacher.parameters())
+    moved = False
+    for name, weight in teacher.module.named_parameters():
+        expected = 0.75 * before[name] + 0.25 * followed[name]
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-7)
+        moved |= not torch.equal(weight, before[name])
+    assert moved
+    kept = {k: v.clone() for k, v in teacher.state_dict().items()}
+    trainer.validate(module, datamodule=data, verbose=False)
+    trainer.predict(module, datamodule=data)
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, kept[name]), name
+    name = next(k for k, m in module.named_children() if m is teacher)
+    assert {f"{name}.{k}" for k in kept} <= module.state_dict().keys()
 
 
 # e: what nobody told
@@ -313,6 +386,45 @@ def test_e_a_batch_with_nothing_known_gives_zero(cls: type[SegmentationModule]) 
             assert not parameter.grad.any(), name
 
 
+# f: two views
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in METHODS if cls.consistency_terms], ids=lambda cls: cls.__name__
+)
+def test_f_identical_views_are_consistent_and_the_target_takes_no_gradient(cls: Method) -> None:
+    batch = batch_of(cls, samples(cls))
+    terms = build(cls).losses(batch)
+    for name in cls.consistency_terms:
+        assert terms[name].item() == pytest.approx(0, abs=1e-6)
+    module = build(cls)
+    for teacher in teachers(module):
+        for weight in teacher.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    terms = module.losses(batch)
+    for name in cls.consistency_terms:
+        assert terms[name].item() > 1e-4
+    total(module, batch).backward()
+    assert all(p.grad is None for t in teachers(module) for p in t.parameters())
+
+
+# g: views
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in METHODS if hasattr(build(cls), "photometric")], ids=lambda c: c.__name__
+)
+def test_g_photometric_views_leave_every_pixel_where_it_is(cls: Method) -> None:
+    module = build(cls, photometric=None)
+    torch.manual_seed(0)
+    image = torch.randn(16, 1, 32, 32)
+    view = module.photometric(image)
+    assert not torch.equal(view, image)
+    spectrum = torch.fft.fft2(view) * torch.fft.fft2(image).conj()
+    alike = torch.fft.ifft2(spectrum).real  # by every shift
+    assert (alike.flatten(1).argmax(1) == 0).all()
+
+
 # h: repetition
 
 
@@ -331,18 +443,14 @@ def gradient_descent(module: SegmentationModule) -> Any:
     its_own = type(module).configure_optimizers(module)
     if isinstance(its_own, dict):
         its_own = its_own["optimizer"]
-    several = its_own if isinstance(its_own, (list, tuple)) else [its_own]
+    if isinstance(its_own, tuple):  # optimisers, and schedules of their rates
+        its_own = its_own[0]
+    several = its_own if isinstance(its_own, list) else [its_own]
     plain = [
         torch.optim.SGD([p for group in o.param_groups for p in group["params"]], lr=0.1)
         for o in several
     ]
     return plain if several is its_own else plain[0]
-
-
-def some_annotation(cls: Method) -> dict[str, Any]:
-    if finds_objects(cls):
-        return {"instance_ratio": 0.4}
-    return {"weaken": semiweak.Weakening(masks=3, points=0.4, nothing=0.6)}
 
 
 def _fit_a_little(
@@ -351,14 +459,10 @@ def _fit_a_little(
     module = build(cls)
     # Plain gradient descent: Adam would turn a rounding error in a tiny gradient into a step.
     module.configure_optimizers = partial(gradient_descent, module)  # type: ignore[method-assign]
-    data = semiweak.SyntheticDataModule(
-        num_train=8, num_val=3, size=32, patch_size=32, batch_size=4 // devices,
-        samples_per_epoch=8, num_workers=0, **synthetic_options(cls), **some_annotation(cls),
-    )  # fmt: skip
-    trainer = pl.Trainer(
-        max_epochs=2, accelerator="cpu", devices=devices, precision=precision,
-        strategy="ddp" if devices > 1 else "auto", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+    data = synthetic_data(cls, num_val=3, batch_size=4 // devices, samples_per_epoch=8)
+    trainer = quiet_trainer(
+        max_epochs=2, devices=devices, precision=precision, default_root_dir=folder,
+        strategy="ddp" if devices > 1 else "auto",
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     return {
@@ -425,10 +529,17 @@ def test_h_bfloat16_autocast_stays_close(cls: type[SegmentationModule], tmp_path
 # i: every loss has a naive twin
 
 
+NO_LOSSES = {
+    "reduction.py",  # how losses are averaged
+    "distances.py",  # how they are summed over pixels
+    "objects.py",  # what they know of the painted objects
+}
+
+
 def test_i_every_loss_is_compared_with_a_naive_loop() -> None:
     tests = "\n".join(p.read_text() for p in (ROOT / "tests" / "losses").glob("test_*.py"))
     for path in (ROOT / "semiweak" / "losses").glob("*.py"):
-        if path.name == "reduction.py":  # no loss, but how losses are averaged
+        if path.name in NO_LOSSES:
             continue
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
@@ -470,5 +581,5 @@ def test_j_method_is_exported_shown_and_documented(cls: type[SegmentationModule]
     pages = [p.read_text() for p in (ROOT / "docs" / "methods").glob("*.md")]
     assert any(f"::: semiweak.{name}" in page for page in pages), "a docs page"
     assert f"`{name}`" in (ROOT / "CHANGELOG.md").read_text(), "a line in the changelog"
-    assert set(cls.uses) <= {"mask", "scribbles", "boxes", "points", "tags", "none"}
+    assert set(cls.uses) <= set(get_args(Kind))
     assert (inspect.getdoc(cls) or "").count("Args:") == 1
