@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo demo-semantic test lint docs clean
 
 # One environment for everything; made again when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -14,6 +14,10 @@ $(VENV)/.installed: pyproject.toml
 ## Train on built-in synthetic images and write label images and a picture into demo/.
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
+
+## The same for classes of pixels, from masks, boxes, points and tags; into demo_semantic/.
+demo-semantic: $(VENV)/.installed
+	$(BIN)/python examples/demo_semantic.py
 
 ## All tests but the slow ones.
 test: $(VENV)/.installed
@@ -28,4 +32,4 @@ docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) demo dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo demo_semantic dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
