@@ -20,7 +20,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from semiweak.clustering.describe import CLUSTERINGS
+from semiweak.clustering.base import Clustering
 from semiweak.data.datamodule import SegmentationDataModule
 from semiweak.inference.tiling import Tiling
 from semiweak.inference.writer import LabelWriter
@@ -61,7 +61,7 @@ class SemiweakCLI(LightningCLI):
         """Adds what may change after training and is therefore no argument of a model."""
         parser.add_class_arguments(Tiling, "tiling")
         parser.add_subclass_arguments(
-            tuple(CLUSTERINGS.values()),
+            Clustering,
             "clustering",
             required=False,
             instantiate=True,

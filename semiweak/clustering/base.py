@@ -36,7 +36,8 @@ class Clustering(ABC):
     2. Clusters whose means are nearer than ``merge_distance`` merge, if ``connected`` only where
        they touch.
     3. Clusters smaller than ``min_size`` or ``min_core`` join the (touching) cluster with the
-       nearest mean, if that is nearer than ``merge_distance``; else their pixels are noise.
+       nearest mean, if that is nearer than ``merge_distance``; else their pixels are noise. If
+       ``connected``, so does a seam: a thin cluster between two others, in space and by its mean.
     4. With ``fill``, noise joins the cluster that reaches it first in a seeded watershed.
     5. With ``background="largest"``, the largest cluster becomes 0.
 
@@ -44,8 +45,8 @@ class Clustering(ABC):
         min_size: The fewest pixels of an object.
         min_core: The fewest pixels of an object that have only neighbours of the same cluster.
             Sorts out the seams of mixed pixels between objects, and objects thinner than 3 pixels.
-        merge_distance: In the space of embeddings. None merges nothing. For Cityscapes the paper
-            takes the push margin delta_d.
+        merge_distance: In the space of embeddings. None merges nothing, nor absorbs seams. For
+            Cityscapes the paper takes the push margin delta_d.
         connected: An object is one piece. Far from each other objects may then have one embedding,
             which a network that sees a part of the image cannot always avoid. False for objects
             that others cross, such as the leaves of CVPPP.
@@ -138,7 +139,9 @@ class Clustering(ABC):
                 labels = merge_touching(labels, values, *axes, self.merge_distance)
             core = cores(labels, pixels.inside, *axes)
             eligible = self._eligible(labels, core)
-            seams = find_seams(labels, values, eligible, core, *axes)
+            seams = np.zeros_like(eligible)
+            if self.merge_distance is not None:
+                seams = find_seams(labels, values, eligible, core, *axes)
             labels = absorb_touching(labels, values, eligible, seams, *axes, self.merge_distance)
         else:
             eligible = self._eligible(labels, cores(labels, pixels.inside, *axes))

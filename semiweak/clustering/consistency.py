@@ -126,9 +126,11 @@ class ConsistencyClustering(Clustering):
             raise ValueError(f"iou_threshold={iou_threshold}, but it is from 0 to below 1")
         if anchors < 1:
             raise ValueError(f"anchors={anchors}, but each cluster needs one or more")
+        # An anchor's object is found by embedding alone: what it is compared with is a cluster of
+        # embeddings, and only a cluster that stays falls into its connected pieces.
         self.mean_shift = MeanShift(
             bandwidth=delta_v, sample=sample, reach=reach, min_size=min_size, min_core=min_core,
-            merge_distance=merge_distance, fill=True, seed=seed,
+            merge_distance=merge_distance, connected=False, fill=True, seed=seed,
         )  # fmt: skip
         self.delta_v = delta_v
         self.iou_threshold = iou_threshold

@@ -17,15 +17,12 @@ CLUSTERINGS: dict[str, type[Clustering]] = {
 
 
 def description_of(clustering: Clustering) -> dict[str, Any]:
-    """The clustering's class and arguments; a class of somebody else has its import path."""
+    """The clustering's class and arguments; of a class of somebody else only the import path."""
     cls = type(clustering)
-    known = CLUSTERINGS.get(cls.__name__) is cls
-    return {
-        "class_path": cls.__name__ if known else f"{cls.__module__}.{cls.__qualname__}",
-        "init_args": {
-            name: getattr(clustering, name) for name in inspect.signature(cls).parameters
-        },
-    }
+    if CLUSTERINGS.get(cls.__name__) is not cls:
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": {}}
+    arguments = {name: getattr(clustering, name) for name in inspect.signature(cls).parameters}
+    return {"class_path": cls.__name__, "init_args": arguments}
 
 
 def clustering_from(description: dict[str, Any]) -> Clustering | None:

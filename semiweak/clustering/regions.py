@@ -86,8 +86,8 @@ def merge_touching(
     """Merges touching clusters whose means are nearer than a distance.
 
     Round by round, each cluster whose nearest neighbour is larger joins it, unless that one is
-    about to join another itself. What has grown has the mean of all its pixels, so that no chain of
-    small steps leads from one object to another.
+    about to join another itself, until no two that touch are near. What has grown has the mean of
+    all its pixels, so that no chain of small steps leads from one object to another.
     """
     sizes, means32 = sizes_and_means(labels, values)
     means, weight = means32.astype(np.float64), sizes.astype(np.float64)
@@ -95,9 +95,8 @@ def merge_touching(
     into = np.arange(len(sizes))
     while len(one):
         distance = np.linalg.norm(means[one] - means[other], axis=1)
-        near = distance < merge_distance
-        one, other, distance = one[near], other[near], distance[near]
-        order = np.argsort(-distance, kind="stable")  # the nearest is written last and stays
+        near = np.flatnonzero(distance < merge_distance)
+        order = near[np.argsort(-distance[near], kind="stable")]  # the nearest comes last and stays
         a, b = one[order], other[order]
         nearest = np.arange(len(sizes))
         nearest[np.stack((a, b), 1).ravel()] = np.stack((b, a), 1).ravel()
@@ -135,14 +134,15 @@ def find_seams(
     """Which clusters are the mixed pixels between two others, ``(K + 1,)``.
 
     A network changes from one object to the next (or to the background) over a few pixels. Such a
-    seam is thin (less than a third of its pixels are cores), it touches both, and its mean lies
-    between theirs: the way over it is at most a fifth longer than the straight one.
+    seam is thin (at most a third of its pixels are cores, as in a strip three pixels wide), it
+    touches both, and its mean lies between theirs: the way over it is at most a fifth longer than
+    the straight one.
     """
     sizes, means = sizes_and_means(labels, values)
     seams = np.zeros(len(sizes), bool)
     one, other = touching(labels, lengths, strides)
     small, large = np.concatenate((one, other)), np.concatenate((other, one))
-    thin = eligible & (3 * cores < sizes)
+    thin = eligible & (3 * cores <= sizes)
     chosen = thin[small] & eligible[large] & (sizes[small] < sizes[large])
     small, large = small[chosen], large[chosen]
     order = np.argsort(small, kind="stable")

@@ -66,9 +66,11 @@ class LoadingDataModule(pl.LightningDataModule, ABC):
                     "`semiweak inspect` lists the kinds there are"
                 )
         kinds = [self.kinds[source.name][0] for source in sources]
-        if self.task == "instances" and not set(kinds) - {"none"}:
+        bare = "none" in (self.use_kinds or ())  # asked for by name
+        if self.task == "instances" and not bare and not set(kinds) - {"none"}:
             raise ValueError(
-                "no training image has a painted object; `semiweak inspect` lists what is annotated"
+                "no training image has a painted object; `semiweak inspect` lists what is "
+                "annotated. To learn from bare images, by consistency alone, say kinds: [none]"
             )
         world, rank = self._world()
         sampler = StratifiedSampler(

@@ -17,6 +17,14 @@ from semiweak.methods.instances import InstanceModule
 from semiweak.networks.build import build_network
 from semiweak.networks.teacher import Teacher
 
+CHOICES = {
+    "object_loss": ("dice", "bce"),
+    "anchor": ("pixel", "mean"),
+    "consistency_region": ("unlabelled", "all"),
+    "g_network": ("momentum", "shared", "dropout", "trained"),
+}
+"""What the arguments may be that are a word."""
+
 
 class EmbeddingModule(InstanceModule):
     """The base of the methods with SPOCO's two networks, its views and the terms of its loss.
@@ -75,6 +83,12 @@ class EmbeddingModule(InstanceModule):
     ) -> None:
         super().__init__(in_channels=in_channels, spatial_dims=spatial_dims, **common)
         check_spoco_arguments(delta_v, delta_d, threshold, max_anchors, weights)
+        given = (object_loss, anchor, consistency_region, g_network)
+        for (name, allowed), value in zip(CHOICES.items(), given, strict=True):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        if not 0 < dropout < 1:
+            raise ValueError(f"dropout is {dropout}; it must be between 0 and 1")
         if consistency_only:
             if weights["consistency"] == 0:
                 raise ValueError("consistency_only with consistency_weight 0 leaves no loss at all")

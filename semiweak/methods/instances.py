@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,6 +57,16 @@ class InstanceModule(SegmentationModule):
     def default_clustering(self) -> Clustering:
         """Mutex watershed, with the largest cluster for a background."""
         return MutexWatershed(background="largest")
+
+    def setup(self, stage: str) -> None:
+        """Checks that data and model fit."""
+        task = getattr(self._data_module(), "task", "instances")
+        if stage != "predict" and task != "instances":
+            raise ValueError(
+                f"{type(self).__name__} learns and is scored by objects, but the data's task is "
+                f"{task}; set data.task to instances"
+            )
+        super().setup(stage)
 
     # Prediction
 
@@ -188,5 +199,12 @@ class InstanceModule(SegmentationModule):
         super().on_load_checkpoint(checkpoint)
         own = checkpoint["semiweak"]
         self._clustering_of_checkpoint = clustering_from(own["clustering"])
+        if self._clustering_of_checkpoint is None and self.clustering is None:
+            warnings.warn(
+                f"the model was used with the clustering {own['clustering']['class_path']}, which "
+                "is not of semiweak and therefore not taken from a checkpoint; set `clustering`, "
+                f"or {type(self.default_clustering()).__name__} is used",
+                stacklevel=2,
+            )
         if own["colors"] is not None:
             self.colors = visualize.EmbeddingColors.from_state(own["colors"])
