@@ -3,9 +3,9 @@
 python -m benchmarks.dsb PATH/dsb2018/stage1_train --out runs/dsb
 
 Trains every setting for the same number of steps on the same 50 images (10 are kept for validation
-and not used, 20 for the test; by seed), tests the last weights, and keeps what it has in
-OUT/results.json, so that a run that was stopped goes on, and settings can be run in turn or side by
-side (``--settings``).
+and not used, 20 for the test; by seed) and tests the last weights. It keeps weights and scores of
+each setting in OUT: a run that was stopped goes on, settings can be run side by side
+(``--settings``), and after scores were deleted, the weights are scored anew.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.report import machine, table
-from semiweak import SparseInstanceDataModule, SpocoModule
-from semiweak.clustering import HDBSCAN, ConsistencyClustering, MeanShift, MutexWatershed
+from semiweak import InstanceScores, SparseInstanceDataModule, SpocoModule
+from semiweak.clustering import (
+    HDBSCAN,
+    Clustering,
+    ConsistencyClustering,
+    MeanShift,
+    MutexWatershed,
+)
 
 DISCRIMINATIVE = {"object_weight": 0.0, "unlabeled_push_weight": 0.0, "consistency_weight": 0.0}
 ALONE = {"consistency_weight": 0.0}
@@ -36,12 +42,17 @@ SETTINGS: dict[str, tuple[float | None, dict[str, Any]]] = {
     "full, no consistency": (None, ALONE),
     "full, discriminative loss": (None, DISCRIMINATIVE),
 }
-NUCLEI: dict[str, Any] = {"background": "largest", "min_size": 20, "min_core": 3}
-CLUSTERINGS = {
-    "mutex watershed": MutexWatershed(**NUCLEI),
-    "mean-shift": MeanShift(**NUCLEI),
-    "HDBSCAN": HDBSCAN(**NUCLEI, fill=True),
-    "consistency": ConsistencyClustering(**NUCLEI),
+NUCLEI: dict[str, Any] = {"min_size": 20, "min_core": 3}
+FOUND: dict[str, Any] = NUCLEI | {"background": "largest"}
+# With "true foreground", clusters are looked for among the pixels of nuclei, as the paper does with
+# the foreground masks of CVPPP; without, the largest cluster is background.
+CLUSTERINGS: dict[str, Clustering] = {
+    "mutex watershed": MutexWatershed(**FOUND),
+    "mean-shift": MeanShift(**FOUND),
+    "HDBSCAN": HDBSCAN(**FOUND, fill=True),
+    "consistency": ConsistencyClustering(**FOUND),
+    "mutex watershed, true foreground": MutexWatershed(**NUCLEI),
+    "HDBSCAN, true foreground": HDBSCAN(**NUCLEI, fill=True),
 }
 SCORES = ("sbd", "ap50", "map", "abs_dic", "foreground_dice")
 
@@ -60,12 +71,11 @@ def data(root: str, ratio: float | None, batches: int, seed: int) -> SparseInsta
     )
 
 
-def run(name: str, root: str, steps: int, seed: int, out: Path) -> dict[str, Any]:
-    """Trains and tests a setting."""
+def train(name: str, root: str, steps: int, seed: int, file: Path) -> None:
+    """Trains a setting and keeps the last weights."""
     ratio, options = SETTINGS[name]
     pl.seed_everything(seed)
     model = SpocoModule(widths=[16, 32, 64, 128, 256], lr=1e-3, lr_factor=1.0, **options)
-    images = data(root, ratio, 100, seed)
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -76,17 +86,30 @@ def run(name: str, root: str, steps: int, seed: int, out: Path) -> dict[str, Any
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, datamodule=images)
-    trainer.save_checkpoint(out / f"{name.replace(', ', '_').replace(' ', '_')}-{seed}.ckpt")
-    scores = {}
-    for way, clustering in CLUSTERINGS.items():
-        if way == "consistency" and model.second is None:
-            continue
-        model.clustering = clustering
-        (found,) = trainer.test(model, datamodule=images, verbose=False)
-        scores[way] = {key: found[f"test/{key}"] for key in SCORES}
-        print(name, seed, way, scores[way], flush=True)
-    return {"setting": name, "seed": seed, "steps": steps, "scores": scores}
+    trainer.fit(model, datamodule=data(root, ratio, 100, seed))
+    trainer.save_checkpoint(file)
+
+
+@torch.no_grad()
+def score(file: Path, root: str, seed: int) -> dict[str, dict[str, float]]:
+    """The scores of the test images, by the way that embeddings are clustered."""
+    model = SpocoModule.load_from_checkpoint(file, map_location="cpu", weights_only=True).eval()
+    images = data(root, None, 100, seed)
+    images.setup("test")
+    if model.data_description:
+        images.adopt(model.data_description)
+    scores = {way: InstanceScores() for way in CLUSTERINGS}
+    for batch in images.test_dataloader():
+        batch = images.on_after_batch_transfer(batch, 0)
+        truth, valid = batch["instances"], batch["valid"]
+        for way, clustering in CLUSTERINGS.items():
+            if way == "consistency" and model.second is None:
+                continue
+            model.clustering = clustering
+            inside = valid & (truth > 0) if way.endswith("true foreground") else valid
+            scores[way].update(model.segment(batch["image"], inside)[0], truth, valid)
+    found = {way: s.compute() for way, s in scores.items() if s.update_called}
+    return {way: {key: float(values[key]) for key in SCORES} for way, values in found.items()}
 
 
 def main() -> None:
@@ -101,10 +124,15 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.settings:
-        file = arguments.out / f"{name.replace(', ', '_').replace(' ', '_')}-{arguments.seed}.json"
+        stem = f"{name.replace(', ', '_').replace(' ', '_')}-{arguments.seed}"
+        weights, file = (arguments.out / f"{stem}{end}" for end in (".ckpt", ".json"))
+        if not weights.exists():
+            train(name, arguments.root, arguments.steps, arguments.seed, weights)
         if not file.exists():
-            result = run(name, arguments.root, arguments.steps, arguments.seed, arguments.out)
-            file.write_text(json.dumps(result))
+            scores = score(weights, arguments.root, arguments.seed)
+            about = {"setting": name, "seed": arguments.seed, "steps": arguments.steps}
+            file.write_text(json.dumps(about | {"scores": scores}))
+            print(name, arguments.seed, scores, flush=True)
     results = [json.loads(file.read_text()) for file in sorted(arguments.out.glob("*.json"))]
     print(f"\n{machine()}\n")
     rows = []

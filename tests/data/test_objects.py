@@ -464,9 +464,10 @@ def test_images_that_are_known_to_be_complete_are_not_read_for_it():
 
 
 def test_nothing_painted():
-    data = fitted([replace(s, annotation=Annotation()) for s in ten()])
-    with pytest.raises(ValueError, match="no training image has a painted object"):
-        data.train_dataloader()
+    bare = [replace(s, annotation=Annotation()) for s in ten()]
+    with pytest.raises(ValueError, match=r"no training image has a painted object.*kinds: \[none\]"):
+        fitted(bare).train_dataloader()
+    assert len(fitted(bare, kinds=["none"]).train_dataloader()) > 0  # for pre-training
 
 
 def test_arguments_that_do_not_go_together():
