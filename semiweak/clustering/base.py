@@ -24,7 +24,7 @@ from semiweak.clustering.regions import (
     merge_touching,
 )
 
-Background = Literal["none", "largest"]
+Background = Literal["none", "largest", "learned"]
 
 
 class Clustering(ABC):
@@ -39,7 +39,8 @@ class Clustering(ABC):
        nearest mean, if that is nearer than ``merge_distance``; else their pixels are noise. If
        ``connected``, so does a seam: a thin cluster between two others, in space and by its mean.
     4. With ``fill``, noise joins the cluster that reaches it first in a seeded watershed.
-    5. With ``background="largest"``, the largest cluster becomes 0.
+    5. The background becomes 0: with ``"largest"`` the largest cluster, with ``"learned"`` those
+       whose means are near the mean embedding of backgrounds that were painted for the training.
 
     Args:
         min_size: The fewest pixels of an object.
@@ -50,8 +51,13 @@ class Clustering(ABC):
         connected: An object is one piece. Far from each other objects may then have one embedding,
             which a network that sees a part of the image cannot always avoid. False for objects
             that others cross, such as the leaves of CVPPP.
-        background: "largest" for images whose background is one cluster, and the largest; "none"
-            if there is no background or a mask removes it.
+        background: "learned" if background was painted in the training: it is told by its
+            embedding, also where it is in pieces or small; as "largest" where nothing is known of
+            it. "largest" for images whose background is one cluster, and the largest; "none" if
+            there is no background or a mask removes it.
+        background_distance: With "learned", clusters whose means are nearer to the background's
+            are background; the push margin delta_d is half of the distance that training puts
+            between objects.
         fill: Whether noise is given to neighbouring clusters. Right for dense tissue; wrong where
             noise is the background.
         seed: The seed of random choices; the same seed gives the same labels.
@@ -68,6 +74,7 @@ class Clustering(ABC):
         merge_distance: float | None = None,
         connected: bool = True,
         background: Background = "none",
+        background_distance: float = 2.0,
         fill: bool = False,
         seed: int = 0,
     ) -> None:
@@ -80,17 +87,28 @@ class Clustering(ABC):
                 "nothing"
             )
         if background not in get_args(Background):
-            raise ValueError(f"background={background!r}, but it is 'none' or 'largest'")
+            allowed = ", ".join(map(repr, get_args(Background)))
+            raise ValueError(f"background={background!r}, but it is one of {allowed}")
+        if not background_distance > 0:
+            raise ValueError(
+                f"background_distance={background_distance}, but it is a positive distance"
+            )
         self.min_size = min_size
         self.min_core = min_core
         self.merge_distance = merge_distance
         self.connected = connected
-        self.background = background
+        self.background: Background = background
+        self.background_distance = background_distance
         self.fill = fill
         self.seed = seed
 
     def __call__(
-        self, embeddings: Array, *, other: Array | None = None, mask: Mask | None = None
+        self,
+        embeddings: Array,
+        *,
+        other: Array | None = None,
+        mask: Mask | None = None,
+        background: Array | None = None,
     ) -> NDArray[np.int32]:
         """Clusters one image.
 
@@ -100,6 +118,7 @@ class Clustering(ABC):
                 `ConsistencyClustering` reads them.
             mask: Where objects are looked for, ``bool (*S)``; everywhere if None. Nothing outside
                 is read.
+            background: The mean embedding of background, ``(D,)``, for ``background="learned"``.
 
         Returns:
             Objects ``int32 (*S)``: ids 1..n in the order of their first pixels; 0 is background,
@@ -108,7 +127,7 @@ class Clustering(ABC):
         Raises:
             ValueError: Shapes or types do not fit, or an embedding is NaN or infinite.
         """
-        pixels = read_pixels(embeddings, other, mask)
+        pixels = read_pixels(embeddings, other, mask, background)
         return self.labels(pixels).reshape(pixels.shape)
 
     def partition(
@@ -146,15 +165,23 @@ class Clustering(ABC):
         else:
             eligible = self._eligible(labels, cores(labels, pixels.inside, *axes))
             labels = merge_and_absorb(labels, values, eligible, self.merge_distance)
-        background = np.zeros(0, np.int64)
-        if self.background == "largest":
-            background = background_ids(labels, values, self.merge_distance)
+        background = self._background(labels, pixels)
         if self.fill and not (labels[pixels.inside] > 0).all():
             _, means = sizes_and_means(labels, values)
             labels = flood(labels, values, means, pixels.inside, *axes)
         if len(background):
             labels[np.isin(labels, background)] = 0
         return relabel(labels)
+
+    def _background(self, labels: NDArray[np.int32], pixels: Pixels) -> NDArray[np.int64]:
+        """The clusters that are background."""
+        if self.background == "none":
+            return np.zeros(0, np.int64)
+        if self.background == "learned" and pixels.background is not None:
+            sizes, means = sizes_and_means(labels, pixels.values)
+            distance = np.linalg.norm(means - pixels.background, axis=1)
+            return np.flatnonzero((distance < self.background_distance) & (sizes > 0))
+        return background_ids(labels, pixels.values, self.merge_distance)
 
     def _eligible(self, labels: NDArray[np.int32], core: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which clusters are large enough for an object, ``(K + 1,)``."""

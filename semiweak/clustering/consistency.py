@@ -93,6 +93,7 @@ class ConsistencyClustering(Clustering):
         merge_distance: See `Clustering`. Clusters merge before they are confirmed.
         connected: See `Clustering`.
         background: See `Clustering`.
+        background_distance: See `Clustering`.
         fill: See `Clustering`.
         seed: See `MeanShift`; and which pixels are anchors.
 
@@ -113,12 +114,14 @@ class ConsistencyClustering(Clustering):
         merge_distance: float | None = 2.0,
         connected: bool = True,
         background: Background = "none",
+        background_distance: float = 2.0,
         fill: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(
             min_size=min_size, min_core=min_core, merge_distance=merge_distance,
-            background=background, connected=connected, fill=fill, seed=seed,
+            background=background, background_distance=background_distance, connected=connected,
+            fill=fill, seed=seed,
         )  # fmt: skip
         if not delta_v > 0:
             raise ValueError(f"delta_v={delta_v}, but the radius of an object is positive")

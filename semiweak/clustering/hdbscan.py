@@ -30,6 +30,7 @@ class HDBSCAN(Clustering):
         merge_distance: See `Clustering`.
         connected: See `Clustering`.
         background: See `Clustering`.
+        background_distance: See `Clustering`.
         fill: See `Clustering`. In dense tissue the paper fills the gaps between cells.
         seed: Which pixel of each step is in the sample.
 
@@ -48,12 +49,14 @@ class HDBSCAN(Clustering):
         merge_distance: float | None = 2.0,
         connected: bool = True,
         background: Background = "none",
+        background_distance: float = 2.0,
         fill: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(
             min_size=min_size, min_core=min_core, merge_distance=merge_distance,
-            background=background, connected=connected, fill=fill, seed=seed,
+            background=background, background_distance=background_distance, connected=connected,
+            fill=fill, seed=seed,
         )  # fmt: skip
         if min_size < 2:
             raise ValueError(f"min_size={min_size}, but HDBSCAN needs clusters of at least 2")

@@ -90,6 +90,7 @@ class MeanShift(Clustering):
         merge_distance: See `Clustering`.
         connected: See `Clustering`.
         background: See `Clustering`.
+        background_distance: See `Clustering`.
         fill: See `Clustering`.
         seed: Where the even steps begin and in which order starts are drawn.
 
@@ -108,12 +109,14 @@ class MeanShift(Clustering):
         merge_distance: float | None = 2.0,
         connected: bool = True,
         background: Background = "none",
+        background_distance: float = 2.0,
         fill: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__(
             min_size=min_size, min_core=min_core, merge_distance=merge_distance,
-            background=background, connected=connected, fill=fill, seed=seed,
+            background=background, background_distance=background_distance, connected=connected,
+            fill=fill, seed=seed,
         )  # fmt: skip
         if not bandwidth > 0:
             raise ValueError(f"bandwidth={bandwidth}, but the radius of a kernel is positive")

@@ -46,6 +46,7 @@ class MutexWatershed(Clustering):
         merge_distance: See `Clustering`; "delta_d" stands for the value of ``delta_d``.
         connected: See `Clustering`.
         background: See `Clustering`.
+        background_distance: See `Clustering`.
         fill: See `Clustering`.
         seed: See `Clustering`; counts if ``share`` is below 1.
 
@@ -65,6 +66,7 @@ class MutexWatershed(Clustering):
         merge_distance: float | Literal["delta_d"] | None = "delta_d",
         connected: bool = True,
         background: Background = "none",
+        background_distance: float = 2.0,
         fill: bool = True,
         seed: int = 0,
     ) -> None:
@@ -76,6 +78,7 @@ class MutexWatershed(Clustering):
             merge_distance=delta_d if merge_distance == "delta_d" else merge_distance,
             connected=connected,
             background=background,
+            background_distance=background_distance,
             fill=fill,
             seed=seed,
         )

@@ -22,12 +22,14 @@ class Pixels:
         shape: S, the image's shape.
         inside: ``(N,)`` bool, which pixels are to be clustered.
         other: The g-network's embeddings, like ``values``, or None.
+        background: The mean embedding of background ``(D,)``, or None.
     """
 
     values: NDArray[np.float32]
     shape: tuple[int, ...]
     inside: NDArray[np.bool_]
     other: NDArray[np.float32] | None = None
+    background: NDArray[np.float32] | None = None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -53,7 +55,12 @@ class Pixels:
         return result
 
 
-def read_pixels(embeddings: Array, other: Array | None, mask: Mask | None) -> Pixels:
+def read_pixels(
+    embeddings: Array,
+    other: Array | None = None,
+    mask: Mask | None = None,
+    background: Array | None = None,
+) -> Pixels:
     """Checks the embeddings of one image ``(D, *S)`` and lays them out pixel by pixel.
 
     Raises:
@@ -77,15 +84,24 @@ def read_pixels(embeddings: Array, other: Array | None, mask: Mask | None) -> Pi
             )
     inside = inside.flatten()
     values = _rows("embeddings", first, inside)
+    mean: NDArray[np.float32] | None = None
+    if background is not None:
+        mean = torch.as_tensor(background).detach().cpu().float().numpy()
+        if mean.shape != values.shape[1:] or not np.isfinite(mean).all():
+            raise ValueError(
+                f"the mean embedding of the background has the shape {mean.shape}; it must hold "
+                f"{values.shape[1]} finite numbers, as the embeddings do"
+            )
     if other is None:
-        return Pixels(values, shape, inside.numpy())
+        return Pixels(values, shape, inside.numpy(), background=mean)
     second = torch.as_tensor(other)
     if second.ndim != first.ndim or tuple(second.shape[1:]) != shape:
         raise ValueError(
             f"the other embeddings have the shape {tuple(second.shape)}, but the first "
             f"{tuple(first.shape)}: both belong to the same image"
         )
-    return Pixels(values, shape, inside.numpy(), _rows("other embeddings", second, inside))
+    rows = _rows("other embeddings", second, inside)
+    return Pixels(values, shape, inside.numpy(), rows, mean)
 
 
 def _rows(name: str, embeddings: Tensor, inside: Tensor) -> NDArray[np.float32]:

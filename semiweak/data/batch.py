@@ -54,12 +54,14 @@ class InstanceBatch(TypedDict):
         instances: ``int64 (B, *S)``: object ids from 1, not necessarily without gaps. When
             training, 0 is unlabelled, and the background of a completely painted image is one more
             object, with an id of its own. In validation and test, 0 is background.
+        background: ``int64 (B,)``: which id is that background; 0 where there is none.
         valid: ``bool (B, *S)``: False where the frame reaches beyond the image.
         name: Per image, the stem of its file.
     """
 
     image: Tensor
     instances: Tensor
+    background: Tensor
     valid: Tensor
     name: list[str]
 
@@ -105,16 +107,17 @@ def instance_item(sample: Sample, *, training: bool = True) -> dict[str, Any]:
     """
     said = sample.annotation
     objects = said.object_map()
-    if objects is None:
-        return image_item(sample) | {"instances": torch.zeros(sample.shape, dtype=torch.int64)}
-    ids = objects.astype(np.int64)
+    ids = np.zeros(sample.shape, np.int64) if objects is None else objects.astype(np.int64)
+    id_of_background = 0
     if training and said.instances_complete:
         background = ids == 0
         for region in (said.valid, sample.content):
             if region is not None:
                 background &= region
-        ids[background] = ids.max(initial=0) + 1
-    return image_item(sample) | {"instances": _tensor(ids)}
+        if background.any():
+            id_of_background = int(ids.max(initial=0)) + 1
+            ids[background] = id_of_background
+    return image_item(sample) | {"instances": _tensor(ids), "background": id_of_background}
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

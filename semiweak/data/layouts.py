@@ -236,7 +236,8 @@ def read_annotation(
     Args:
         entry: Its files.
         shape: The spatial shape of the image.
-        background_label: This value of label images is background, as is 0.
+        background_label: This value of label images is background, as is 0; where only some
+            objects are painted it says where background was painted, and 0 is unlabelled.
         axes: The axes of label images in TIFF and HDF5 files.
 
     Raises:
@@ -248,7 +249,12 @@ def read_annotation(
         return Annotation()
     ids = read_objects(entry.labels, spatial_dims=len(shape), axes=axes)
     _check_shape(entry.labels, ids.shape, shape)
-    ids[ids == background_label] = 0
+    painted = ids > 0
+    background = ids == background_label
+    ids[background] = 0
+    if background_label != 0 and not entry.complete and background.any():
+        # In what was painted, everything is known.
+        return Annotation(instances=ids, instances_complete=True, valid=painted)
     unknown = ids < 0
     ids[unknown] = 0
     valid = ~unknown if unknown.any() else None

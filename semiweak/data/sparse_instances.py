@@ -45,7 +45,9 @@ class SparseInstanceDataModule(SegmentationDataModule):
             ``"rgb"`` all as colour.
         complete: In label images (``labels``, ``dsb``, ``hdf5``, ``cvppp``), every object is
             painted. With false, 0 is unlabelled there, as it is in ``instances``.
-        background_label: This value, too, is background in label images; in PlantSeg's often 1.
+        background_label: This value, too, is background in label images; in PlantSeg's often 1. In
+            those of ``instances`` it says where background was painted, which then is one object
+            more: paint all background of an image or none.
         label_folder: The folder in place of ``labels`` in the layout ``images``.
         raw_key: The data set of the image in HDF5 files.
         label_key: The data set of the objects in HDF5 files.

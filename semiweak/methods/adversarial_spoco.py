@@ -215,6 +215,7 @@ class AdversarialSpocoModule(EmbeddingModule):
     def _losses(
         self, f: Tensor, g: Tensor | None, batch: InstanceBatch, objects: Objects, share: float
     ) -> dict[str, Tensor]:
+        self.see_background(f, batch)
         terms = self.embedding_losses(f, g, batch["instances"], batch["valid"])
         terms["adversarial"] = share * self.adversary.generator_loss(f, objects)
         return terms

@@ -11,11 +11,16 @@ from torch import Tensor
 
 from semiweak.augment.photometric import Photometric
 from semiweak.data.annotations import Kind
+from semiweak.data.batch import InstanceBatch
 from semiweak.inference.tiling import predict_tiled
+from semiweak.losses.distances import in_full_precision
 from semiweak.losses.spoco import spoco_losses
 from semiweak.methods.instances import InstanceModule
 from semiweak.networks.build import build_network
 from semiweak.networks.teacher import Teacher
+
+BACKGROUND_MOMENTUM = 0.95
+"""Of the mean embedding of background: it is that of the last few dozen batches."""
 
 CHOICES = {
     "object_loss": ("dice", "bce"),
@@ -125,6 +130,10 @@ class EmbeddingModule(InstanceModule):
             self.second = Teacher(self.network, momentum=momentum, warmup=momentum_warmup)
         elif self.uses_consistency and g_network == "trained":
             self.second = build_network(network, **same)
+        self.background_mean: Tensor
+        self.register_buffer("background_mean", torch.zeros(embedding_dim))
+        self.backgrounds_seen: Tensor  # batches that had one
+        self.register_buffer("backgrounds_seen", torch.zeros(()))
 
     @property
     def uses_consistency(self) -> bool:
@@ -171,6 +180,25 @@ class EmbeddingModule(InstanceModule):
         """f(t(x)) and g(t'(x)), with t and t' drawn anew for each image."""
         f = self(self.photometric(image) if self.augment_f else image)
         return f, self.embed_g(self.photometric(image)) if self.uses_consistency else None
+
+    @torch.no_grad()
+    @in_full_precision
+    def see_background(self, f: Tensor, batch: InstanceBatch) -> None:
+        """Remembers the mean embedding of painted background, which tells it in new images."""
+        if not self.training or self.consistency_only:
+            return
+        which = batch["background"][:, None]
+        inside = (batch["instances"].flatten(1) == which) & (which > 0)
+        sums = torch.einsum("bdn,bn->d", f.flatten(2).float(), inside.float())
+        total = self.mean_over_ranks(torch.cat((sums, inside.sum()[None])))
+        if total[-1] > 0:
+            self.backgrounds_seen += 1
+            share = max(1 / float(self.backgrounds_seen), 1 - BACKGROUND_MOMENTUM)
+            self.background_mean.lerp_(total[:-1] / total[-1], share)
+
+    def background_embedding(self) -> Tensor | None:
+        """The mean embedding ``(D,)`` of painted background; None where none was seen."""
+        return self.background_mean if self.backgrounds_seen > 0 else None
 
     def embedding_losses(
         self, f: Tensor, g: Tensor | None, instances: Tensor, valid: Tensor | None = None

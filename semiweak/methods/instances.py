@@ -55,8 +55,12 @@ class InstanceModule(SegmentationModule):
         return self.clustering or self._clustering_of_checkpoint or self.default_clustering()
 
     def default_clustering(self) -> Clustering:
-        """Mutex watershed, with the largest cluster for a background."""
-        return MutexWatershed(background="largest")
+        """Mutex watershed, with the background that was painted, else the largest cluster."""
+        return MutexWatershed(background="learned")
+
+    def background_embedding(self) -> Tensor | None:
+        """The mean embedding ``(D,)`` of painted background; None where none was seen."""
+        return None
 
     def setup(self, stage: str) -> None:
         """Checks that data and model fit."""
@@ -106,6 +110,7 @@ class InstanceModule(SegmentationModule):
             clustering(
                 e,
                 other=None if others is None else others[i],
+                background=self.background_embedding(),
                 mask=None if valid is None or bool(valid[i].all()) else valid[i],
             )
             for i, e in enumerate(embeddings)

@@ -152,6 +152,7 @@ class SpocoModule(EmbeddingModule):
     def losses(self, batch: InstanceBatch) -> dict[str, Tensor]:
         """The terms of L_SO and L_SSO of two views of the images."""
         f, g = self.embed_views(batch["image"])
+        self.see_background(f, batch)
         instances = batch["instances"]
         if self.consistency_only:
             instances = torch.zeros_like(instances)

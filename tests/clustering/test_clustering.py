@@ -148,7 +148,7 @@ def test_wrong_input_is_named(embeddings, options, message):
         ({"min_size": -1}, "min_size=-1"),
         ({"min_core": -1}, "min_core=-1"),
         ({"merge_distance": 0.0}, "merge_distance=0.0"),
-        ({"background": "first"}, "'none' or 'largest'"),
+        ({"background": "first"}, "one of 'none', 'largest', 'learned'"),
     ],
 )
 def test_wrong_common_options_are_named(method, arguments, message):

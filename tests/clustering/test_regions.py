@@ -295,3 +295,34 @@ def test_merging_nothing_loses_nothing():
         raw = method(**plain).partition(np.moveaxis(values, -1, 0))
         assert (found > 0).all()
         np.testing.assert_array_equal(found, raw)
+
+
+def three_regions():
+    """A background of two pieces, an object larger than each, and one between them."""
+    embeddings = np.zeros((4, 40, 60), np.float32)
+    embeddings[0, :, 10:50] = 6
+    embeddings[1, 15:25, 30:40] = 6
+    embeddings[0, 15:25, 30:40] = 0
+    return embeddings
+
+
+@every_clustering
+def test_learned_background_is_told_by_its_embedding(method):
+    embeddings = three_regions()
+    learned = method(background="learned", min_size=20, min_core=1)
+    found = learned(embeddings, other=embeddings, background=np.full(4, 0.5, np.float32))
+    assert len(np.unique(found)) == 3
+    assert not found[:, :10].any()
+    assert not found[:, 50:].any()
+    assert found[0, 20] != found[20, 35]
+    # Nothing is as far from anything as this; and where nothing is known, the largest it is.
+    far = learned(embeddings, other=embeddings, background=np.full(4, 99.0))
+    assert far.all()
+    assert not learned(embeddings, other=embeddings)[0, 20]
+    near = method(background="learned", min_size=20, min_core=1, background_distance=0.9)
+    assert near(embeddings, other=embeddings, background=np.full(4, 0.5)).all()
+
+
+def test_the_learned_background_must_be_an_embedding():
+    with pytest.raises(ValueError, match=r"shape \(3,\); it must hold 4 finite numbers"):
+        MutexWatershed(background="learned")(three_regions(), background=np.zeros(3))

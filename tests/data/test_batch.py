@@ -110,6 +110,7 @@ def test_instance_batch(shape, dtype):
     assert made["instances"].shape == (3, *shape)
     assert (made["instances"][1] == 100).all()
     assert (made["instances"][2] == 0).all()
+    assert made["background"].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -465,7 +465,9 @@ def test_images_that_are_known_to_be_complete_are_not_read_for_it():
 
 def test_nothing_painted():
     bare = [replace(s, annotation=Annotation()) for s in ten()]
-    with pytest.raises(ValueError, match=r"no training image has a painted object.*kinds: \[none\]"):
+    with pytest.raises(
+        ValueError, match=r"no training image has a painted object.*kinds: \[none\]"
+    ):
         fitted(bare).train_dataloader()
     assert len(fitted(bare, kinds=["none"]).train_dataloader()) > 0  # for pre-training
 

@@ -8,6 +8,7 @@ from conftest import real_data
 from PIL import Image
 
 from semiweak import MixedAnnotationDataModule, SparseInstanceDataModule, VNCDataModule
+from semiweak.data.batch import instance_item
 from semiweak.data.readers import read_objects
 
 SHAPE = (16, 20)
@@ -130,6 +131,24 @@ def test_another_background_and_pixels_of_which_nothing_is_known(tmp_path):
     assert data.painted_objects == {"a": [0, 5]}
     (batch,) = data.train_dataloader()
     assert set(batch["instances"].unique().tolist()) <= {0, 5, 6}
+
+
+def test_background_that_was_painted_in_some_images(images):
+    (images / "labels" / "im1.png").unlink()
+    some = np.where(ids() == 3, 3, 0).astype(np.uint8)
+    for name, background in (("im1", 250), ("im2", 0)):
+        painting = np.where(ids() == 0, background, some)
+        save(images / "instances" / f"{name}.png", painting.astype(np.uint8))
+    found = read(module(images, background_label=250))
+    painted, bare = found["im1"].annotation, found["im2"].annotation
+    assert painted.kinds("instances") == bare.kinds("instances") == ("objects",)
+    items = {name: instance_item(found[name]) for name in ("im1", "im2")}
+    assert items["im1"]["background"] == 4
+    assert (items["im1"]["instances"].numpy() == np.where(ids() == 0, 4, some)).all()
+    assert items["im2"]["background"] == 0
+    assert (items["im2"]["instances"].numpy() == some).all()
+    held_out = instance_item(found["im1"], training=False)
+    assert (held_out["background"], held_out["instances"].max()) == (0, 3)
 
 
 # DSB

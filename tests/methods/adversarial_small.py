@@ -49,6 +49,7 @@ def batch(*, empty: bool = False) -> InstanceBatch:
     return {
         "image": torch.randn(2, 1, SIZE, SIZE, generator=generator),
         "instances": instances,
+        "background": torch.zeros(2, dtype=torch.long),
         "valid": torch.ones(2, SIZE, SIZE, dtype=torch.bool),
         "name": ["a", "b"],
     }

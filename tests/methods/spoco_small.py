@@ -34,7 +34,13 @@ def three() -> InstanceBatch:
     instances[0, :10, :10], instances[0, 12:20, 4:20] = 1, 2
     instances[1, 5:15, 5:15], instances[1, 20:, :] = 1, 4
     valid = torch.ones(instances.shape, dtype=torch.bool)
-    return {"image": image, "instances": instances, "valid": valid, "name": list("abc")}
+    return {
+        "image": image,
+        "instances": instances,
+        "background": torch.tensor([3, 0, 0]),
+        "valid": valid,
+        "name": list("abc"),
+    }
 
 
 def losses(module: SpocoModule, one: InstanceBatch) -> dict[str, Tensor]:

@@ -42,8 +42,11 @@ class Halves(Clustering):
         super().__init__()
         self.calls: list[dict[str, Any]] = []
 
-    def __call__(self, embeddings: Any, *, other: Any = None, mask: Any = None) -> Any:
-        self.calls.append({"embeddings": embeddings, "other": other, "mask": mask})
+    def __call__(
+        self, embeddings: Any, *, other: Any = None, mask: Any = None, background: Any = None
+    ) -> Any:
+        given = {"embeddings": embeddings, "other": other, "mask": mask, "background": background}
+        self.calls.append(given)
         labels = np.zeros(embeddings.shape[1:], np.int32)
         labels[..., : labels.shape[-1] // 2] = 1
         return labels
@@ -77,11 +80,11 @@ def fit(module: SpocoModule, folder: Path, **arguments: Any) -> pl.Trainer:
 # Which clustering
 
 
-def test_the_default_is_the_mutex_watershed_with_the_largest_for_background() -> None:
+def test_the_default_is_the_mutex_watershed_with_the_learned_background() -> None:
     clustering = build().active_clustering
     assert isinstance(clustering, MutexWatershed)
-    assert clustering.background == "largest"
-    assert description_of(clustering) == description_of(MutexWatershed(background="largest"))
+    assert clustering.background == "learned"
+    assert description_of(clustering) == description_of(MutexWatershed(background="learned"))
 
 
 def test_what_was_set_beats_the_checkpoint_which_beats_the_default(tmp_path: Path) -> None:
@@ -143,6 +146,17 @@ def test_consistency_clustering_wants_a_second_network() -> None:
     module.segment(image)
     expected = module.second(image)[0].flatten(1).T.detach().numpy()
     np.testing.assert_allclose(seen[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_clustering_is_told_what_background_is_like() -> None:
+    module = build()
+    module.clustering = halves = Halves()
+    module.segment(torch.zeros(1, 1, 16, 16))
+    module.backgrounds_seen.fill_(1)
+    module.background_mean.fill_(2.0)
+    module.segment(torch.zeros(1, 1, 16, 16))
+    assert halves.calls[0]["background"] is None  # nothing was painted so far
+    assert halves.calls[1]["background"].tolist() == [2.0] * 4
 
 
 def test_other_clusterings_do_not_compute_the_second_embeddings() -> None:

@@ -161,3 +161,29 @@ def test_all_weights_0_and_dropout_of_another_network_are_told() -> None:
         build(**weights)
     with pytest.raises(ValueError, match=r"needs the network 'unet', not 'smp\.Unet'"):
         SpocoModule(g_network="dropout", network="smp.Unet", encoder="resnet18")
+
+
+def test_the_mean_embedding_of_painted_background_is_remembered_from_training() -> None:
+    module, one = build(photometric=PLAIN, augment_f=False), three()
+    assert module.background_embedding() is None
+    f = module(one["image"])
+    expected = f[0][:, one["instances"][0] == 3].mean(1)  # the background of the first image
+    module.losses(one)
+    torch.testing.assert_close(module.background_embedding(), expected)
+    other = {**one, "instances": one["instances"].roll(3, 0), "image": one["image"] + 1}
+    module.losses(other)  # half and half, until there were twenty
+    then = module(other["image"])[0][:, other["instances"][0] == 3].mean(1)
+    torch.testing.assert_close(module.background_embedding(), (expected + then) / 2)
+
+
+def test_background_is_not_learned_where_there_is_none_nor_outside_of_training() -> None:
+    module, one = build(), three()
+    none = {**one, "background": torch.zeros(3, dtype=torch.long)}
+    module.losses(none)
+    module.eval()
+    module.losses(one)
+    assert module.background_embedding() is None
+    again = build()
+    again.losses(one)
+    module.load_state_dict(again.state_dict())
+    torch.testing.assert_close(module.background_embedding(), again.background_embedding())

@@ -163,7 +163,7 @@ def test_volumes() -> None:
     one = {
         "image": torch.randn(2, 1, *instances.shape[1:], generator=generator),
         "instances": instances, "valid": torch.ones_like(instances, dtype=torch.bool),
-        "name": ["a", "b"],
+        "background": torch.zeros(2, dtype=torch.long), "name": ["a", "b"],
     }  # fmt: skip
     module = build(spatial_dims=3, photometric=NOISY)
     terms = losses(module, one)
