@@ -36,6 +36,7 @@ Scene = tuple[NDArray[np.float32], NDArray[np.int32]]
 
 METHODS: dict[str, Callable[[int], Clustering]] = {
     "MutexWatershed": lambda seed: MutexWatershed(seed=seed),
+    "MutexWatershed, not connected": lambda seed: MutexWatershed(connected=False, seed=seed),
     "MutexWatershed, edges split": lambda seed: MutexWatershed(edges="split", seed=seed),
     "MutexWatershed, all long edges": lambda seed: MutexWatershed(share=1, seed=seed),
     "MeanShift": lambda seed: MeanShift(seed=seed),

@@ -1,8 +1,8 @@
 """Single cells from a few painted ones: what `make demo` runs.
 
-Draws synthetic micrographs of crowded cells into demo/annotated, of which a tenth of the cells is
-painted, and into demo/new, of which none is, then runs the commands that you would run on your own
-images. Everything lands in demo/.
+Draws synthetic micrographs of crowded cells into demo/annotated, in which a tenth of the cells is
+painted, and in some images the background, and into demo/new, where nothing is, then runs the
+commands that you would run on your own images. Everything lands in demo/.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from semiweak.data.synthetic import cell_sample
 SIZE = 128
 # So many images with some painted cells, with all cells painted (to validate), and new ones.
 PARTLY, COMPLETELY, NEW = 64, 8, 8
-PAINTED = 0.1
+# This share of the cells; and in so many images the background, as 255.
+PAINTED, WITH_BACKGROUND, BACKGROUND = 0.1, 16, 255
 
 
 def draw(index: int) -> Sample:
@@ -33,13 +34,16 @@ def draw(index: int) -> Sample:
 
 
 def paint_some(samples: list[Sample], rng: np.random.Generator) -> list[NDArray[np.int32]]:
-    """A tenth of all cells, anywhere in the images."""
+    """A tenth of all cells, anywhere in the images, and the background of some images."""
     ids = [s.annotation.instances for s in samples]
     cells = [(i, k) for i, image in enumerate(ids) for k in np.unique(image[image > 0])]
     chosen = rng.permutation(len(cells))[: round(PAINTED * len(cells))]
     painted = [np.zeros_like(image) for image in ids]
     for i, k in (cells[c] for c in chosen):
         painted[i][ids[i] == k] = k
+    some = [i for i, image in enumerate(painted) if image.any()]
+    for i in rng.permutation(some)[:WITH_BACKGROUND]:
+        painted[i][ids[i] == 0] = BACKGROUND
     print(f"{len(chosen)} of {len(cells)} cells are painted, in {len(ids)} images")
     return painted
 
@@ -100,7 +104,10 @@ def main() -> None:
 
     config = str(Path(__file__).with_name("spoco_folder.yaml"))
     data = ["--config", config, "--data.root", str(out / "annotated")]
-    epochs = ["--trainer.max_epochs", str(arguments.max_epochs)] if arguments.max_epochs else []
+    epochs = []
+    if arguments.max_epochs:
+        epochs = ["--trainer.max_epochs", str(arguments.max_epochs)]
+        epochs += ["--trainer.check_val_every_n_epoch", "1"]
     run("inspect", *data, "--sheet", str(out / "annotated.png"))
     run("fit", *data, *epochs, "--trainer.logger.save_dir", str(out / "runs"))
     best = next((out / "runs").rglob("best.ckpt"))
