@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from semiweak.networks.base import check_channels
-from semiweak.networks.unet import _POOL, ConvBlock, _check_arguments
+from semiweak.networks.unet import POOL, ConvBlock, check_arguments
 
 
 class Critic(nn.Module):
@@ -42,7 +42,7 @@ class Critic(nn.Module):
     ) -> None:
         super().__init__()
         check_channels(in_channels, 1)
-        _check_arguments(spatial_dims, widths, "none", 0.0)
+        check_arguments(spatial_dims, widths, "none", 0.0)
         self.in_channels = in_channels
         self.spatial_dims = spatial_dims
         self.blocks = nn.ModuleList(
@@ -50,7 +50,7 @@ class Critic(nn.Module):
             for above, here in pairwise((in_channels, *widths))
         )
         # Rounding up, no pixel goes unseen, and even a single one can be halved.
-        self.pool = _POOL[spatial_dims](2, ceil_mode=True)
+        self.pool = POOL[spatial_dims](2, ceil_mode=True)
         self.dense = nn.Linear(widths[-1], 1)
 
     def forward(self, x: Tensor) -> Tensor:

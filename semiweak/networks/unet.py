@@ -15,7 +15,7 @@ from semiweak.networks.base import SegmentationNetwork, check_channels, crop_to,
 Norm = Literal["batch", "group", "none"]
 
 _CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
@@ -62,7 +62,7 @@ class UNet(SegmentationNetwork):
     ) -> None:
         super().__init__()
         check_channels(in_channels, out_channels)
-        _check_arguments(spatial_dims, widths, norm, dropout)
+        check_arguments(spatial_dims, widths, norm, dropout)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.spatial_dims = spatial_dims
@@ -78,7 +78,7 @@ class UNet(SegmentationNetwork):
             ConvBlock(here + below, here, spatial_dims, norm)
             for below, here in pairwise(reversed(widths))
         )
-        self.pool = _POOL[spatial_dims](2)
+        self.pool = POOL[spatial_dims](2)
         self.dropout = _DROPOUT[spatial_dims](dropout)
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.head = _CONV[spatial_dims](widths[0], out_channels, kernel_size=1)
@@ -148,7 +148,7 @@ def number_of_groups(width: int) -> int:
     return max(n for n in range(1, 9) if n == 1 or (width % n == 0 and width // n >= 2))
 
 
-def _check_arguments(spatial_dims: int, widths: Sequence[int], norm: str, dropout: float) -> None:
+def check_arguments(spatial_dims: int, widths: Sequence[int], norm: str, dropout: float) -> None:
     if spatial_dims not in _CONV:
         raise ValueError(
             f"spatial_dims={spatial_dims}, but it is 2 for images (H, W) or 3 for volumes (D, H, W)"
