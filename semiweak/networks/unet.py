@@ -149,6 +149,11 @@ def number_of_groups(width: int) -> int:
 
 
 def check_arguments(spatial_dims: int, widths: Sequence[int], norm: str, dropout: float) -> None:
+    """Refuses what no network of ConvBlocks can have.
+
+    Raises:
+        ValueError: Says which argument, and what is allowed.
+    """
     if spatial_dims not in _CONV:
         raise ValueError(
             f"spatial_dims={spatial_dims}, but it is 2 for images (H, W) or 3 for volumes (D, H, W)"
