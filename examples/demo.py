@@ -26,7 +26,7 @@ SIZE = 128
 # So many images with some painted cells, with all cells painted (to validate), and new ones.
 PARTLY, COMPLETELY, NEW = 64, 8, 8
 # This share of the cells; and in so many images the background, as 255.
-PAINTED, WITH_BACKGROUND, BACKGROUND = 0.1, 16, 255
+PAINTED, WITH_BACKGROUND, BACKGROUND = 0.1, 32, 255
 
 
 def draw(index: int) -> Sample:
@@ -44,7 +44,7 @@ def paint_some(samples: list[Sample], rng: np.random.Generator) -> list[NDArray[
     some = [i for i, image in enumerate(painted) if image.any()]
     for i in rng.permutation(some)[:WITH_BACKGROUND]:
         painted[i][ids[i] == 0] = BACKGROUND
-    print(f"{len(chosen)} of {len(cells)} cells are painted, in {len(ids)} images")
+    print(f"{len(chosen)} of {len(cells)} cells are painted, in {len(some)} of {len(ids)} images")
     return painted
 
 
