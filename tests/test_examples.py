@@ -21,6 +21,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TWO_STEPS = [
     "--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2",
     "--trainer.limit_val_batches=2", "--trainer.num_sanity_val_steps=0",
+    "--trainer.check_val_every_n_epoch=1",
     "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
     "--data.num_workers=0",
 ]  # fmt: skip
