@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="*", default=[128, 256, 512, 1024, 2048])
+    parser.add_argument("--sweep_only", action="store_true", help="time over image size alone")
     parser.add_argument("--plot", type=Path, help="where to draw seconds over image size")
     arguments = parser.parse_args()
     print(f"Seeds 0 to {arguments.seeds - 1}; {machine()}")
@@ -219,6 +220,9 @@ def main() -> None:
             other = file["other"] if "other" in file else given[0]
         print(f"\n{arguments.embeddings.name}, {given[0].shape}\n")
         print(compare([given] * arguments.seeds, [other] * arguments.seeds, arguments.rounds))
+        return
+    if arguments.sweep_only:
+        print(sweep(arguments.sizes, arguments.plot))
         return
     for shape, objects in (((448, 448), 17), ((40, 64, 64), 30)):
         for border, spread in ((1.0, 0.06), (1.0, 0.1), (1.5, 0.1), (1.0, 0.2)):

@@ -48,6 +48,7 @@ FOUND: dict[str, Any] = NUCLEI | {"background": "largest"}
 # the foreground masks of CVPPP; without, the largest cluster is background.
 CLUSTERINGS: dict[str, Clustering] = {
     "mutex watershed": MutexWatershed(**FOUND),
+    "mutex watershed, not connected": MutexWatershed(**FOUND, connected=False),
     "mean-shift": MeanShift(**FOUND),
     "HDBSCAN": HDBSCAN(**FOUND, fill=True),
     "consistency": ConsistencyClustering(**FOUND),

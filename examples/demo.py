@@ -24,7 +24,7 @@ from semiweak.data.synthetic import cell_sample
 
 SIZE = 128
 # So many images with some painted cells, with all cells painted (to validate), and new ones.
-PARTLY, COMPLETELY, NEW = 64, 8, 8
+PARTLY, COMPLETELY, NEW = 64, 8, 20
 # This share of the cells; and in so many images the background, as 255.
 PAINTED, WITH_BACKGROUND, BACKGROUND = 0.1, 32, 255
 
