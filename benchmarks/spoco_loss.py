@@ -152,7 +152,7 @@ def _peak(name: str, painted: str, size: int, threads: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=448)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     size = arguments.size
     network = build_network("unet", in_channels=1, out_channels=16, spatial_dims=2)

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CHUNK = {"cpu": 2**19, "other": 2**24}
+_CHUNK = {"cpu": 2**20, "other": 2**24}
 """Entries of a matrix of distances: what stays in the cache of a CPU, what keeps a GPU busy."""
 
 
