@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from adversarial_small import batch, build, state
+from adversarial_small import batch, build, cells, state, trainer
 from torch import Tensor
 
 from semiweak import AdversarialSpocoModule, SpocoModule
@@ -155,3 +156,12 @@ def test_the_step_of_two_ranks_is_that_of_all_their_objects() -> None:
     apart = [gradients(slice(0, 1), 4 / 3), gradients(slice(1, 2), 2 / 3)]
     for all_, a, b in zip(together, *apart, strict=True):
         torch.testing.assert_close((a + b) / 2, all_, rtol=1e-4, atol=1e-7)
+
+
+def test_painted_background_is_remembered_in_a_step_of_training(tmp_path: Path) -> None:
+    module = build()
+    assert module.background_embedding() is None
+    # Every cell is painted, and so is the background.
+    trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, datamodule=cells())
+    assert module.backgrounds_seen == 1
+    assert module.background_embedding().any()
