@@ -187,3 +187,14 @@ def test_background_is_not_learned_where_there_is_none_nor_outside_of_training()
     again.losses(one)
     module.load_state_dict(again.state_dict())
     torch.testing.assert_close(module.background_embedding(), again.background_embedding())
+
+
+def test_background_is_averaged_over_the_pixels_of_all_ranks() -> None:
+    module, one = build(photometric=PLAIN, augment_f=False), three()
+    f = module(one["image"])
+    pixels = f[0][:, one["instances"][0] == 3]
+    other = torch.tensor([100.0, 200.0, 300.0, 400.0, 50.0])  # sums of another rank, 50 pixels
+    module.mean_over_ranks = lambda mine: (mine + other) / 2  # type: ignore[method-assign]
+    module.see_background(f, one)
+    expected = (pixels.sum(1) + other[:4]) / (pixels.shape[1] + 50)
+    torch.testing.assert_close(module.background_embedding(), expected)
