@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from semiweak.clustering.compiled import compiled
+from semiweak.compiled import compiled
 
 Labels = NDArray[np.int32]
 Floats = NDArray[np.float32]

@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 from numpy.typing import NDArray
 
-from semiweak.clustering.compiled import compiled
+from semiweak.compiled import compiled
 
 
 @compiled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from semiweak.clustering.compiled import compiled
+from semiweak.compiled import compiled
 
 LEVELS = 32767  # strengths are rounded to 1..LEVELS, so that counting sorts them
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from semiweak.clustering.compiled import compiled
 from semiweak.clustering.finishing import Floats, Labels, sizes_and_means
+from semiweak.compiled import compiled
 
 Ints = NDArray[np.int64]
 

@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from semiweak.losses.distances import pick
 from semiweak.losses.objects import Objects, object_means, random_pixels
+from semiweak.losses.pixels import pick
 from semiweak.losses.single_objects import soft_masks
 
 

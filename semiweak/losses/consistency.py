@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiweak.losses.distances import Term, pick, sum_over_pixels
+from semiweak.losses.distances import Term, sum_over_pixels
+from semiweak.losses.fused import Part
 from semiweak.losses.objects import Objects, random_unlabelled
+from semiweak.losses.pixels import pick
 from semiweak.losses.single_objects import kernel_width
 
 
@@ -108,6 +110,10 @@ class ConsistencyTerm(Term):
         self.anchors = anchors
         self.number, self.padded = objects.number, objects.padded
         self.width = width
+
+    def part(self) -> Part:
+        """What the compiled pass must know."""
+        return Part("anchors", self.number, self.anchors.used, width=self.width)
 
     def sums(self, d2: list[Tensor], pixels: slice) -> Tensor:
         """``(B, K, 2)``: sum S^f S^g, and sum (S^f)^2 + sum (S^g)^2."""

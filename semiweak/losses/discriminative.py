@@ -7,10 +7,13 @@ image is painted completely its background is one of them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from semiweak.losses.distances import Term, sum_over_pixels
+from semiweak.losses.fused import Part
 from semiweak.losses.objects import UNLABELLED, Objects, mean_over_objects
 
 _TINY = 1e-12  # below this a squared distance is rounding, and has no direction
@@ -120,6 +123,13 @@ class MeansTerm(Term):
         self.centres = [(0, means)]
         self.objects, self.number = objects, objects.number
         self.delta_v, self.delta_d = delta_v, delta_d
+
+    def part(self) -> Part:
+        """What the compiled pass must know."""
+        part = Part("means", self.number, self.objects.exists)
+        if self.delta_v is not None:
+            part = replace(part, delta_v=self.delta_v)
+        return part if self.delta_d is None else replace(part, delta_d=self.delta_d)
 
     def sums(self, d2: list[Tensor], pixels: slice) -> Tensor:
         """``(B, C, 2)``: the pull's hinges over the object, the push's over the unlabelled."""

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-F = TypeVar("F", bound=Callable[..., Any])
+from semiweak.losses import fused, kernels
+from semiweak.losses.objects import Objects, object_means
+from semiweak.losses.pixels import in_full_precision, pick
 
 _CHUNK = {"cpu": 2**20, "other": 2**24}
 """Entries of a matrix of distances: what stays in the cache of a CPU, what keeps a GPU busy."""
@@ -33,6 +34,10 @@ class Term(ABC):
     """
 
     centres: Sequence[tuple[int, Tensor]]
+
+    def part(self) -> fused.Part | None:
+        """What the compiled pass on a CPU must know; None if it cannot do this term."""
+        return None
 
     @abstractmethod
     def sums(self, d2: list[Tensor], pixels: slice) -> Tensor:
@@ -74,19 +79,34 @@ def sum_over_pixels(
         For each term ``(B, K, M)``.
     """
     centres = [c for term in terms for _, c in term.centres]
+    parts = [term.part() for term in terms]
+    if kernels.can_look_at(*embeddings) and fused.can_sum(parts):
+        return fused.sum_over_pixels(parts, embeddings, centres)
     sums: tuple[Tensor, ...] = _Sums.apply(terms, outside, len(embeddings), *embeddings, *centres)
     return list(sums)
 
 
-def in_full_precision(function: F) -> F:
-    """Keeps autocast, which would round distances to 8 bits, out of a function."""
+def means_and_sums(
+    embeddings: Sequence[Tensor], objects: Objects, terms_of: Callable[[Tensor], Sequence[Term]]
+) -> tuple[Tensor, Sequence[Term], list[Tensor]]:
+    """The mean embeddings of objects, and the sums of terms that look at them.
 
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            return function(*args, **kwargs)
+    Args:
+        embeddings: Each ``(B, D, N)``; the means are those of the first.
+        objects: The objects.
+        terms_of: The terms, by the means ``(B, C, D)``. Their centres are those or pixels.
 
-    return cast(F, run)
+    Returns:
+        The means, the terms and their sums.
+    """
+    means = object_means(embeddings[0], objects)
+    terms = terms_of(means)
+    parts = [term.part() for term in terms]
+    if kernels.can_look_at(*embeddings) and fused.can_sum(parts):
+        centres = [c for term in terms for _, c in term.centres]
+        means, *sums = fused.means_and_sums(parts, embeddings, centres, means.detach(), objects)
+        return means, terms, sums
+    return means, terms, sum_over_pixels(embeddings, terms, objects.outside)
 
 
 @in_full_precision
@@ -248,12 +268,6 @@ class _Pixels:
             x[:, :d].masked_fill_(self.outside[:, None, pixels], 0)
         torch.linalg.vecdot(x[:, :d], x[:, :d], dim=1, out=x[:, d])
         return x
-
-
-def pick(embeddings: Tensor, positions: Tensor) -> Tensor:
-    """The embeddings ``(B, K, D)`` of pixels ``(B, K)`` out of ``(B, D, N)``."""
-    index = positions[:, None].expand(-1, embeddings.shape[1], -1)
-    return embeddings.gather(2, index).mT
 
 
 def _hide(embeddings: Tensor, outside: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semiweak.losses.distances import Term, squared_distances, sum_over_pixels
+from semiweak.losses.fused import Part
 from semiweak.losses.objects import Objects, mean_over_objects
 
 _LARGEST_LOG = 100.0
@@ -83,6 +84,12 @@ class ObjectTerm(Term):
         self.centres = [(0, anchors)]
         self.objects, self.number, self.padded = objects, objects.number, objects.padded
         self.width, self.kind = width, kind
+
+    def part(self) -> Part | None:
+        """What the compiled pass must know, which does Dice."""
+        if self.kind != "dice":
+            return None
+        return Part("singles", self.number, self.objects.exists, width=self.width)
 
     def sums(self, d2: list[Tensor], pixels: slice) -> Tensor:
         """``(B, C, 2)``: of the object's pixels, and of all pixels.

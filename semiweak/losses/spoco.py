@@ -13,8 +13,8 @@ from torch import Tensor
 
 from semiweak.losses.consistency import ConsistencyTerm, draw_anchors
 from semiweak.losses.discriminative import MeansTerm, norm_loss, push_loss
-from semiweak.losses.distances import sum_over_pixels
-from semiweak.losses.objects import find_objects, object_means, random_pixels
+from semiweak.losses.distances import Term, means_and_sums
+from semiweak.losses.objects import find_objects, random_pixels
 from semiweak.losses.single_objects import ObjectTerm, kernel_width
 
 Known = tuple[Tensor, Tensor]
@@ -65,40 +65,40 @@ def spoco_losses(
         generator: Draws the anchors.
 
     Returns:
-        ``pull``, ``push``, ``norm``, ``object``, ``unlabeled_push`` and ``consistency``, as far as
+        ``pull``, ``push``, ``norm``, ``unlabeled_push``, ``object`` and ``consistency``, as far as
         they are not left out.
     """
     objects = find_objects(instances, valid)
     width = kernel_width(delta_v, threshold)
-    f = f.flatten(2)
-    means_term, object_term, consistency_term = None, None, None
-    if object_terms:
-        means = object_means(f, objects)
-        push_away = delta_d if unlabeled_push and bool(objects.unlabelled.any()) else None
-        means_term = MeansTerm(objects, means, delta_v=delta_v, delta_d=push_away)
-        if single_objects:
-            at = means if anchor == "mean" else random_pixels(objects, generator)
-            object_term = ObjectTerm(objects, at, width, kind)
-    if g is not None:
-        g = g.flatten(2)
-        where = objects if region == "unlabelled" else objects.unpainted()
-        anchors = draw_anchors(
-            f, g, where, delta_v=delta_v, max_anchors=max_anchors, generator=generator
-        )
-        consistency_term = ConsistencyTerm(anchors, objects, width)
+    f, g = f.flatten(2), None if g is None else g.flatten(2)
+    push_away = delta_d if unlabeled_push and bool(objects.unlabelled.any()) else None
 
-    terms = [t for t in (means_term, object_term, consistency_term) if t is not None]
-    of_terms = sum_over_pixels([f] if g is None else [f, g], terms, objects.outside)
-    sums = dict(zip(terms, of_terms, strict=True))
+    def terms_of(means: Tensor) -> list[Term]:
+        terms: list[Term] = []
+        if object_terms:
+            terms.append(MeansTerm(objects, means, delta_v=delta_v, delta_d=push_away))
+        if object_terms and single_objects:
+            at = means if anchor == "mean" else random_pixels(objects, generator)
+            terms.append(ObjectTerm(objects, at, width, kind))
+        if g is not None:
+            where = objects if region == "unlabelled" else objects.unpainted()
+            anchors = draw_anchors(
+                f, g, where, delta_v=delta_v, max_anchors=max_anchors, generator=generator
+            )
+            terms.append(ConsistencyTerm(anchors, objects, width))
+        return terms
+
+    means, terms, of_terms = means_and_sums([f] if g is None else [f, g], objects, terms_of)
     found: dict[str, Known] = {}
-    if means_term is not None:
-        found["pull"] = means_term.pull(sums[means_term])
-        found["push"] = push_loss(means, objects, delta_d=delta_d)
-        found["norm"] = norm_loss(means, objects)
-        if object_term is not None:
-            found["object"] = object_term.loss(sums[object_term])
-        if unlabeled_push:
-            found["unlabeled_push"] = means_term.unlabeled_push(sums[means_term])
-    if consistency_term is not None:
-        found["consistency"] = consistency_term.loss(sums[consistency_term])
+    for term, sums in zip(terms, of_terms, strict=True):
+        if isinstance(term, MeansTerm):
+            found["pull"] = term.pull(sums)
+            found["push"] = push_loss(means, objects, delta_d=delta_d)
+            found["norm"] = norm_loss(means, objects)
+            if unlabeled_push:
+                found["unlabeled_push"] = term.unlabeled_push(sums)
+        elif isinstance(term, ObjectTerm):
+            found["object"] = term.loss(sums)
+        elif isinstance(term, ConsistencyTerm):
+            found["consistency"] = term.loss(sums)
     return found

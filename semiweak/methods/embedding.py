@@ -13,7 +13,7 @@ from semiweak.augment.photometric import Photometric
 from semiweak.data.annotations import Kind
 from semiweak.data.batch import InstanceBatch
 from semiweak.inference.tiling import predict_tiled
-from semiweak.losses.distances import in_full_precision
+from semiweak.losses.pixels import in_full_precision
 from semiweak.losses.spoco import spoco_losses
 from semiweak.methods.instances import InstanceModule
 from semiweak.networks.build import build_network

@@ -5,7 +5,8 @@ import torch
 from naive_spoco import distance, example, gradients
 
 from semiweak.losses import distances
-from semiweak.losses.distances import Term, pick, squared_distances, sum_over_pixels
+from semiweak.losses.distances import Term, squared_distances, sum_over_pixels
+from semiweak.losses.pixels import pick
 
 
 class Squares(Term):
