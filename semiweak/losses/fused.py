@@ -159,7 +159,7 @@ def _gradients(
     for (e, field), centre in zip(_fields(parts), centres, strict=True):
         grad, to_pixels = torch.from_numpy(getattr(back, field)).float(), into[e]
         is_pixel = not centre.is_floating_point()
-        to_centres.append(None if is_pixel else grad)
+        to_centres.append(None if is_pixel else grad.to(centre.dtype))
         if is_pixel and to_pixels is not None:
             at = centre[:, None].expand(-1, to_pixels.shape[1], -1)
             to_pixels.scatter_add_(2, at, grad.mT)
@@ -183,7 +183,7 @@ def _terms(
     none = embeddings[0].new_zeros(b, 0, dim)
     given = {"means": none, "singles": none, "of_f": none, "of_g": none}
     for (e, field), centre in zip(_fields(parts), centres, strict=True):
-        given[field] = centre if centre.is_floating_point() else pick(embeddings[e], centre)
+        given[field] = centre.float() if centre.is_floating_point() else pick(embeddings[e], centre)
     nobody = none[:, :, 0].bool()
     return kernels.Terms(
         number=_array(parts[0].number),
