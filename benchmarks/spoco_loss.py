@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
-import resource
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.report import in_turn, machine, table
+from benchmarks.report import in_turn, machine, peak, table
 from semiweak.losses.consistency import draw_anchors
 from semiweak.losses.objects import find_objects, random_pixels
 from semiweak.losses.spoco import spoco_losses
@@ -129,26 +128,11 @@ def difference(painted: str, size: int) -> tuple[float, float]:
     return value, ((ours_grad - plain_grad).norm() / plain_grad.norm()).item()
 
 
-def peak(name: str, painted: str, size: int) -> float:
-    """Megabytes above what a fresh process held before the loss."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, painted, size, torch.get_num_threads()))
-
-
-def _peak(name: str, painted: str, size: int, threads: int) -> float:
-    torch.set_num_threads(threads)
-    run = plain_loop if name == "loop" else vectorised
-    run(*data(painted, 32)).backward()  # what is loaded only once
+def one_pass(name: str, painted: str, size: int) -> Callable[[], object]:
+    """Forward and backward pass on data of its own."""
     f, g, ids = data(painted, size)
-    with open("/proc/self/statm") as statm:
-        before = int(statm.read().split()[1]) * resource.getpagesize()
-    # The high-water mark would remember how the data were made.
-    with open("/proc/self/clear_refs", "w") as clear:
-        clear.write("5")
-    run(f, g, ids).backward()
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return (int(line.split()[1]) * 1024 - before) / 1e6
+    run = plain_loop if name == "loop" else vectorised
+    return lambda: run(f, g, ids).backward()
 
 
 def main() -> None:
@@ -172,7 +156,9 @@ def main() -> None:
             arguments.rounds,
         )
         value, gradient = difference(painted, size)
-        memory = {name: peak(name, painted, size) for name in ("loop", "vectorised")}
+        memory = {
+            n: peak(one_pass, (n, painted, size), (n, painted, 32)) for n in ("loop", "vectorised")
+        }
         ours = times["vectorised"]
         rows.append(
             [

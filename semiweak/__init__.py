@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from semiweak.methods.adversarial_spoco import (
         AdversarialSpocoModule as AdversarialSpocoModule,
     )
+    from semiweak.methods.dsp import DSPModule as DSPModule
+    from semiweak.methods.fixmatch import FixMatchModule as FixMatchModule
+    from semiweak.methods.pseudo_label import PseudoLabelModule as PseudoLabelModule
     from semiweak.methods.spoco import SpocoModule as SpocoModule
     from semiweak.methods.supervised import SupervisedModule as SupervisedModule
     from semiweak.metrics.instances import AdaptedRandError as AdaptedRandError
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AdversarialSpocoModule": "semiweak.methods.adversarial_spoco",
+    "DSPModule": "semiweak.methods.dsp",
+    "FixMatchModule": "semiweak.methods.fixmatch",
+    "PseudoLabelModule": "semiweak.methods.pseudo_label",
     "SpocoModule": "semiweak.methods.spoco",
     "SupervisedModule": "semiweak.methods.supervised",
     "MixedAnnotationDataModule": "semiweak.data.folder",

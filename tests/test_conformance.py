@@ -43,6 +43,7 @@ SMALL: dict[str, Any] = {
     # Views without chance, and margins that embeddings of random weights do not meet already.
     "photometric": {"jitter_p": 0.0, "blur_p": 0.0, "noise_p": 0.0, "gray_p": 0.0},
     "augment_f": False,
+    "strong": {"operations": "none", "cutout_times": 0},
     "delta_v": 0.3,
     # Which pixels an anchor covers, and so which is the next one, may hang on a rounding error.
     "max_anchors": 1,
@@ -273,6 +274,8 @@ def test_c_every_annotated_sample_gets_gradient(cls: type[SegmentationModule]) -
     module = build(cls)
     if getattr(module, "second", None) is not None:  # at first it is the same network
         torch.nn.init.normal_(next(module.second.parameters()))
+    if hasattr(module, "strong"):  # a gradient ends at an image that was made of another
+        module.strong = lambda image: image
     total(module, batch).backward()
     reached = batch["image"].grad.flatten(1).abs().sum(1) > 0
     for sample, got in zip(members, reached.tolist(), strict=True):
@@ -306,13 +309,15 @@ def storages(tensors: Iterable[Tensor]) -> set[int]:
 
 
 with_a_teacher = pytest.mark.parametrize(
-    "cls", [cls for cls in METHODS if teachers(build(cls))], ids=lambda cls: cls.__name__
+    "cls",
+    [cls for cls in METHODS if teachers(build(cls, teacher="averaged"))],
+    ids=lambda cls: cls.__name__,
 )
 
 
 @with_a_teacher
 def test_d_the_teacher_is_an_average_that_moves_in_training_only(cls: Method) -> None:
-    module = build(cls, momentum=0.75, momentum_warmup=False)
+    module = build(cls, teacher="averaged", momentum=0.75, momentum_warmup=False)
     (teacher,) = teachers(module)
     followed = dict(module.network.named_parameters())
     own = dict(teacher.module.named_parameters())
@@ -408,17 +413,46 @@ def test_f_identical_views_are_consistent_and_the_target_takes_no_gradient(cls: 
     assert all(p.grad is None for t in teachers(module) for p in t.parameters())
 
 
+with_pseudo_labels = pytest.mark.parametrize(
+    "cls",
+    [cls for cls in METHODS if "pseudo_label" in cls.sample_means],
+    ids=lambda cls: cls.__name__,
+)
+
+
+@with_pseudo_labels
+@pytest.mark.parametrize("teacher", ["self", "averaged"])
+def test_f_pseudo_labels_carry_no_gradient(cls: Method, teacher: str) -> None:
+    """A gradient through soft targets would sharpen them, even where both views are the same."""
+    accepted = inspect.signature(cls).parameters
+    if not {"soft", "teacher"} & set(accepted) and teacher == "averaged":
+        pytest.skip("has hard pseudo-labels and no second network")
+    blank = batch_of(cls, [Sample(s.image, Annotation(), s.name) for s in samples(cls)])
+    steps = {}
+    for soft in (True, False):
+        module = build(cls, soft=soft, teacher=teacher)
+        module.losses(blank)["pseudo_label"].backward()
+        steps[soft] = [p.grad for p in module.parameters() if p.requires_grad]
+        assert all(p.grad is None for t in teachers(module) for p in t.parameters())
+    assert max(g.abs().max() for g in steps[False]) > 1e-4  # hard labels ask for more than there is
+    if "soft" in accepted:
+        for gradient in steps[True]:
+            torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-6, rtol=0)
+
+
 # g: views
 
 
 @pytest.mark.parametrize(
-    "cls", [cls for cls in METHODS if hasattr(build(cls), "photometric")], ids=lambda c: c.__name__
+    ("cls", "name"),
+    [(cls, n) for cls in METHODS for n in ("photometric", "strong") if hasattr(build(cls), n)],
+    ids=lambda value: getattr(value, "__name__", value),
 )
-def test_g_photometric_views_leave_every_pixel_where_it_is(cls: Method) -> None:
-    module = build(cls, photometric=None)
+def test_g_views_leave_every_pixel_where_it_is(cls: Method, name: str) -> None:
+    module = build(cls, photometric=None, strong={"cutout_size": 8})
     torch.manual_seed(0)
     image = torch.randn(16, 1, 32, 32)
-    view = module.photometric(image)
+    view = getattr(module, name)(image)
     assert not torch.equal(view, image)
     spectrum = torch.fft.fft2(view) * torch.fft.fft2(image).conj()
     alike = torch.fft.ifft2(spectrum).real  # by every shift
@@ -573,6 +607,7 @@ LEARNING: dict[str, Any] = {
     "delta_v": 0.5,
     "max_anchors": 20,
     "photometric": None,
+    "strong": None,
     "norm_weight": 0.001,
     "max_masks": 4,
 }

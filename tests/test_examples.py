@@ -67,6 +67,8 @@ def test_example_trains(
         "spoco_folder": lambda: request.getfixturevalue("demos")["demo"] / "annotated",
         "supervised_vnc": lambda: real_data("vnc_sstem"),
         "supervised_vnc_weak": lambda: real_data("vnc_sstem"),
+        "fixmatch_vnc": lambda: real_data("vnc_sstem"),
+        "pseudo_label_vnc": lambda: real_data("vnc_sstem"),
         "spoco_dsb": lambda: real_data("dsb2018/stage1_train"),
         "spoco_vnc": lambda: real_data("vnc_sstem"),
         "spoco_ovules_3d": lambda: real_data("plantseg_3d") / "sample_ovule.h5",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 import semiweak
+from semiweak import visualize
 from semiweak.data.annotations import Kind
 from semiweak.inference.tiling import Tiling
 from semiweak.losses.reduction import mean_over_known
@@ -168,6 +170,23 @@ class SegmentationModule(pl.LightningModule, ABC):
         if self._trainer is None:
             return 1
         return self.trainer.check_val_every_n_epoch or 1
+
+    def log_picture(self, name: str, file: str, picture: visualize.Rgb) -> None:
+        """Writes a picture to ``pictures/`` in the log folder, and to loggers that take pictures.
+
+        Args:
+            name: What TensorBoard shows it as.
+            file: Name of the PNG file.
+            picture: ``uint8 (H, W, 3)``.
+        """
+        for logger in self.loggers:
+            if logger.log_dir is not None:
+                path = Path(logger.log_dir) / "pictures" / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                visualize.save_png(path, picture)
+            add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
+            if add_image is not None:  # TensorBoard
+                add_image(name, picture, self.global_step, dataformats="HWC")
 
     # The data that the model is for
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -180,15 +179,7 @@ class InstanceModule(SegmentationModule):
             truth=columns["truth"],
             colors=self.colors,
         )
-        for logger in self.loggers:
-            if logger.log_dir is not None:
-                path = Path(logger.log_dir) / "pictures" / f"epoch_{self.current_epoch:04d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                visualize.save_png(path, picture)
-            # TensorBoard takes pictures.
-            add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
-            if add_image is not None:
-                add_image("val/objects", picture, self.global_step, dataformats="HWC")
+        self.log_picture("val/objects", f"epoch_{self.current_epoch:04d}.png", picture)
 
     # The checkpoint
 

@@ -14,9 +14,9 @@ from semiweak.networks.base import SegmentationNetwork, check_channels, crop_to,
 
 Norm = Literal["batch", "group", "none"]
 
-_CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 POOL: dict[int, type[nn.MaxPool2d] | type[nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
+BATCH_NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
 }
@@ -81,7 +81,7 @@ class UNet(SegmentationNetwork):
         self.pool = POOL[spatial_dims](2)
         self.dropout = _DROPOUT[spatial_dims](dropout)
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        self.head = _CONV[spatial_dims](widths[0], out_channels, kernel_size=1)
+        self.head = CONV[spatial_dims](widths[0], out_channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits ``(B, K, *S)`` of the images ``(B, C, *S)``."""
@@ -129,10 +129,10 @@ class ConvBlock(nn.Sequential):
         for before in (in_channels, width):
             # A normalisation takes the mean away and adds a shift of its own: a bias would be idle.
             layers.append(
-                _CONV[spatial_dims](before, width, kernel_size=3, padding=1, bias=norm == "none")
+                CONV[spatial_dims](before, width, kernel_size=3, padding=1, bias=norm == "none")
             )
             if norm == "batch":
-                layers.append(_BATCH_NORM[spatial_dims](width))
+                layers.append(BATCH_NORM[spatial_dims](width))
             elif norm == "group":
                 layers.append(nn.GroupNorm(number_of_groups(width), width))
             layers.append(nn.ReLU(inplace=True))
@@ -154,7 +154,7 @@ def check_arguments(spatial_dims: int, widths: Sequence[int], norm: str, dropout
     Raises:
         ValueError: Says which argument, and what is allowed.
     """
-    if spatial_dims not in _CONV:
+    if spatial_dims not in CONV:
         raise ValueError(
             f"spatial_dims={spatial_dims}, but it is 2 for images (H, W) or 3 for volumes (D, H, W)"
         )

@@ -9,6 +9,7 @@ from semiweak.visualize.color import Rgb, palette
 from semiweak.visualize.embeddings import EmbeddingColors
 from semiweak.visualize.layers import overlay
 from semiweak.visualize.picture import middle_slice, save_png, to_rgb
+from semiweak.visualize.prototypes import prototype_map
 from semiweak.visualize.sheet import contact_sheet, instance_sheet
 from semiweak.visualize.text import legend
 
@@ -22,6 +23,7 @@ __all__ = [
     "middle_slice",
     "overlay",
     "palette",
+    "prototype_map",
     "save_png",
     "to_rgb",
 ]

@@ -1,0 +1,31 @@
+"""Checks of arguments that several methods have."""
+
+from __future__ import annotations
+
+
+def check_weights(weights: dict[str, float]) -> None:
+    """Refuses weights of which one is negative or none is positive.
+
+    Args:
+        weights: By the names of the arguments.
+
+    Raises:
+        ValueError: Says which, and what is allowed.
+    """
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ValueError(f"{name} is {weight}; it must not be negative")
+    if not any(weights.values()):
+        raise ValueError(f"{' and '.join(weights)} are all 0, which leaves no loss at all")
+
+
+def check_pseudo_label_arguments(threshold: float, temperature: float) -> None:
+    """Refuses what `pseudo_labels` can do nothing with.
+
+    Raises:
+        ValueError: Says which, and what is allowed.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; it is a probability: 0 to 1")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it must be positive")
