@@ -13,7 +13,7 @@ from semiweak.augment.photometric import Photometric
 from semiweak.augment.rand_augment import RandAugment
 
 Operations = Literal["photometric", "rand_augment", "none"]
-View = TypeVar("View", Photometric, RandAugment, CutOut)
+View = TypeVar("View", Photometric, RandAugment, CutOut, "StrongView")
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,15 @@ class StrongView:
     def _cutout(self) -> CutOut:
         settings = {"size": self.cutout_size, "times": self.cutout_times, "p": self.cutout_p}
         return _build(CutOut, settings, "cutout_")
+
+
+def strong_view(settings: dict[str, Any] | None) -> StrongView:
+    """A strong view by the settings that are not its defaults.
+
+    Raises:
+        ValueError: A setting is unknown or out of its range.
+    """
+    return _build(StrongView, settings or {}, "strong: ")
 
 
 def _build(kind: type[View], settings: dict[str, Any], prefix: str) -> View:

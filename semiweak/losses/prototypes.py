@@ -118,8 +118,8 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, rows: Tensor) -> Tensor:
-        inverse = torch.linalg.vecdot(embeddings, embeddings, dim=1).sqrt_()
-        inverse = inverse.clamp_min_(_SHORTEST).reciprocal_()  # (B, N)
+        inverse = torch.linalg.vector_norm(embeddings, dim=1)  # (B, N)
+        inverse.clamp_min_(_SHORTEST).reciprocal_()
         scores = torch.matmul(rows, embeddings).mul_(inverse[:, None])
         ctx.save_for_backward(embeddings, rows, inverse, scores)
         return scores
@@ -129,48 +129,41 @@ class _Scores(torch.autograd.Function):
     @in_full_precision
     def backward(ctx: Any, grad: Tensor) -> Any:
         embeddings, rows, inverse, scores = ctx.saved_tensors
-        # The length of f changes its score, unless f is so short that it is not divided by it.
-        along = torch.linalg.vecdot(grad, scores, dim=1).mul_(inverse.square())
-        along.masked_fill_(inverse >= 1 / _SHORTEST, 0)
-        grad = grad * inverse[:, None]
-        to_embeddings = to_rows = None
-        if ctx.needs_input_grad[0]:
-            to_embeddings = _like(embeddings, rows, grad)
-            to_embeddings.addcmul_(embeddings, along[:, None], value=-1)
-        if ctx.needs_input_grad[1]:
-            to_rows = torch.bmm(grad, embeddings.mT).sum(0)
-        return to_embeddings, to_rows
-
-
-def _like(embeddings: Tensor, rows: Tensor, grad: Tensor) -> Tensor:
-    """rows^T @ grad, laid out as the embeddings are: pixel by pixel or channel by channel."""
-    if embeddings.stride(1) == 1:
-        return torch.matmul(grad.mT, rows).mT
-    return torch.matmul(rows.mT, grad)
+        to_embeddings = torch.empty_like(embeddings) if ctx.needs_input_grad[0] else None
+        to_rows = torch.zeros_like(rows)
+        for b, f in enumerate(embeddings):  # image by image, so that little lies between
+            along = torch.linalg.vecdot(grad[b], scores[b], dim=0).mul_(inverse[b].square())
+            # The length of f changes its score, unless it is too short to be divided by.
+            along.masked_fill_(inverse[b] >= 1 / _SHORTEST, 0)
+            slopes = grad[b] * inverse[b]
+            to_rows.addmm_(slopes, f.T)
+            if to_embeddings is not None:
+                into = to_embeddings[b]
+                if into.stride(0) == 1:
+                    torch.mm(slopes.T, rows, out=into.T)
+                else:
+                    torch.mm(rows.T, slopes, out=into)
+                into.addcmul_(f, along, value=-1)
+        return to_embeddings, to_rows if ctx.needs_input_grad[1] else None
 
 
 class _Totals(torch.autograd.Function):
-    """Sums of exp over the pixels of a batch by class: of all, and of the impossible ones."""
+    """Logarithms of sums of exp by class: of all pixels, and of those that cannot have the class.
+
+    Image by image, so that what lies between takes little memory.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, scores: Tensor, candidates: Tensor, outside: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        if scores.numel() == 0:
-            top = scores.new_zeros(scores.shape[1])
-        else:
-            top = scores.amax((0, 2)) if outside is None else _hide(scores, outside).amax((0, 2))
-        top = top.clamp_min(torch.finfo(scores.dtype).min)
-        # Impossible ones may all be far below the highest score, so that they have a top of their
-        # own.
-        low = torch.where(candidates, -torch.inf, scores)
-        low = low if outside is None else _hide(low, outside)
-        top_low = low.amax((0, 2)) if scores.numel() else top
-        top_low = top_low.clamp_min(torch.finfo(scores.dtype).min)
-        impossible = low.sub_(top_low[:, None]).exp_().sum((0, 2)).log_().add_(top_low)
-        every = scores - top[:, None]
-        every = every if outside is None else _hide(every, outside)
-        everywhere = every.exp_().sum((0, 2)).log_().add_(top)
+        found = [scores.new_full((2, scores.shape[1]), -torch.inf)]
+        for b, of_image in enumerate(scores):
+            if outside is not None:
+                of_image = of_image.masked_fill(outside[b], -torch.inf)
+            low = of_image.masked_fill(candidates[b], -torch.inf)
+            found.append(torch.stack((of_image.logsumexp(1), low.logsumexp(1))))
+        everywhere, impossible = torch.stack(found).logsumexp(0)
         ctx.save_for_backward(scores, candidates, outside, everywhere, impossible)
         return everywhere, impossible
 
@@ -179,21 +172,18 @@ class _Totals(torch.autograd.Function):
     @in_full_precision
     def backward(ctx: Any, to_every: Tensor, to_impossible: Tensor) -> Any:
         scores, candidates, outside, everywhere, impossible = ctx.saved_tensors
-
-        def share(totals: Tensor) -> Tensor:
-            # exp of -infinity minus itself would be NaN; nothing is summed there.
-            return torch.where(totals > -torch.inf, totals, torch.inf)[:, None]
-
-        grad = (scores - share(impossible)).exp_().mul_(to_impossible[:, None])
-        grad.masked_fill_(candidates, 0)
-        grad.addcmul_((scores - share(everywhere)).exp_(), to_every[:, None])
-        if outside is not None:
-            grad.masked_fill_(outside[:, None], 0)
+        grad = torch.empty_like(scores)
+        for b, of_image in enumerate(scores):
+            # Where a sum is empty nothing of this is kept.
+            torch.sub(of_image, impossible[:, None], out=grad[b]).exp_().mul_(
+                to_impossible[:, None]
+            )
+            grad[b].masked_fill_(candidates[b], 0)
+            share = (of_image - everywhere[:, None]).exp_().mul_(to_every[:, None])
+            grad[b].add_(share)
+            if outside is not None:
+                grad[b].masked_fill_(outside[b], 0)
         return grad, None, None
-
-
-def _hide(scores: Tensor, outside: Tensor) -> Tensor:
-    return scores.masked_fill(outside[:, None], -torch.inf)
 
 
 def log_sum_exp(x: Tensor, dim: int) -> Tensor:

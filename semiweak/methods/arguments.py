@@ -19,7 +19,7 @@ def check_weights(weights: dict[str, float]) -> None:
         raise ValueError(f"{' and '.join(weights)} are all 0, which leaves no loss at all")
 
 
-def check_pseudo_label_arguments(threshold: float, temperature: float) -> None:
+def check_pseudo_label_arguments(threshold: float, temperature: float, rampup: int) -> None:
     """Refuses what `pseudo_labels` can do nothing with.
 
     Raises:
@@ -29,3 +29,14 @@ def check_pseudo_label_arguments(threshold: float, temperature: float) -> None:
         raise ValueError(f"threshold is {threshold}; it is a probability: 0 to 1")
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be positive")
+    if rampup < 0:
+        raise ValueError(f"pseudo_label_rampup is {rampup}; it is a number of steps, 0 or more")
+
+
+def ramp_up(step: int, steps: int) -> float:
+    """The share of a weight that grows linearly in so many steps, and stays.
+
+    Predictions of the first steps are those of the most frequent class, and who learns from them
+    goes on predicting it.
+    """
+    return 1.0 if step >= steps else step / steps

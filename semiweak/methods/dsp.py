@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from semiweak import visualize
-from semiweak.augment.strong import StrongView
+from semiweak.augment.strong import strong_view
 from semiweak.data.annotations import Kind
 from semiweak.data.batch import SemanticBatch
 from semiweak.data.batch_annotations import BatchAnnotations, annotations_of
@@ -28,7 +28,7 @@ from semiweak.losses.prototypes import (
 )
 from semiweak.losses.pseudo_labels import pseudo_label_loss, pseudo_labels
 from semiweak.losses.supervised import cross_entropy
-from semiweak.methods.arguments import check_pseudo_label_arguments, check_weights
+from semiweak.methods.arguments import check_pseudo_label_arguments, check_weights, ramp_up
 from semiweak.methods.semantic import SemanticModule
 from semiweak.networks.build import build_network
 from semiweak.networks.projection import Projection
@@ -80,6 +80,8 @@ class DSPModule(SemanticModule):
         strong: Arguments of `StrongView`, the strong view.
         tsne_epochs: After these epochs, counted from 1, a map of prototypes and some pixels is
             logged (t-SNE; the paper has it after 10, 50 and 100).
+        pseudo_label_rampup: In so many steps the weight of the pseudo-labels grows from 0; 0 for
+            its full value from the start, as in the paper.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
         lr_factor: The learning rate is multiplied by this when the validation Dice stops improving.
@@ -134,6 +136,7 @@ class DSPModule(SemanticModule):
         global_batch: bool = True,
         strong: dict[str, Any] | None = None,
         tsne_epochs: list[int] = [],  # noqa: B006 never changed
+        pseudo_label_rampup: int = 0,
         lr: float = 2e-4,  # this and the next four: SPOCO, appendix A; DSP's are not published
         weight_decay: float = 1e-5,
         lr_factor: float = 0.2,
@@ -169,7 +172,7 @@ class DSPModule(SemanticModule):
                 "pseudo_label_weight": pseudo_label_weight,
             }
         )
-        check_pseudo_label_arguments(threshold, 1.0)
+        check_pseudo_label_arguments(threshold, 1.0, pseudo_label_rampup)
         _check_numbers(prototypes, embedding_dim, temperature)
         if box_positives not in ("maxima", "pooled") or tag_positives not in ("pooled", "all"):
             raise ValueError(
@@ -194,8 +197,9 @@ class DSPModule(SemanticModule):
         self.temperature = temperature
         self.of_boxes, self.of_tags = box_positives, tag_positives
         self.threshold = threshold
+        self.pseudo_label_rampup = pseudo_label_rampup
         self.global_batch = global_batch
-        self.strong = StrongView(**(strong or {}))
+        self.strong = strong_view(strong)
         self.tsne_epochs = tuple(tsne_epochs)
         self._some: Tensor | None = None
 
@@ -289,8 +293,9 @@ class DSPModule(SemanticModule):
         self._some = None
 
     def loss_weights(self) -> dict[str, float]:
-        """As given to the constructor."""
-        return self.weights
+        """As given to the constructor; that of the pseudo-labels grows at first."""
+        ramp = ramp_up(self.global_step, self.pseudo_label_rampup)
+        return self.weights | {"pseudo_label": ramp * self.weights["pseudo_label"]}
 
 
 def angles(prototypes: Tensor) -> dict[str, Tensor]:

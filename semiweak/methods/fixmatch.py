@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from semiweak.augment.strong import StrongView
+from semiweak.augment.strong import strong_view
 from semiweak.data.annotations import Kind
 from semiweak.data.batch import SemanticBatch
 from semiweak.losses.pseudo_labels import pseudo_label_loss, pseudo_labels
 from semiweak.losses.supervised import cross_entropy
-from semiweak.methods.arguments import check_pseudo_label_arguments, check_weights
+from semiweak.methods.arguments import check_pseudo_label_arguments, check_weights, ramp_up
 from semiweak.methods.semantic import SemanticModule
 from semiweak.networks.build import build_network
 from semiweak.networks.teacher import Teacher
@@ -52,6 +52,8 @@ class FixMatchModule(SemanticModule):
         momentum: m of the moving average.
         momentum_warmup: See `Teacher`.
         strong: Arguments of `StrongView`, the strong view; the others have its defaults.
+        pseudo_label_rampup: In so many steps the weight of the pseudo-labels grows from 0; 0 for
+            its full value from the start, as in the paper.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
         lr_factor: The learning rate is multiplied by this when the validation Dice stops improving.
@@ -94,6 +96,7 @@ class FixMatchModule(SemanticModule):
         momentum: float = 0.999,  # FixMatch's average for evaluation
         momentum_warmup: bool = True,
         strong: dict[str, Any] | None = None,
+        pseudo_label_rampup: int = 0,
         lr: float = 2e-4,  # this and the next four: as SupervisedModule, to be compared with it
         weight_decay: float = 1e-5,
         lr_factor: float = 0.2,
@@ -112,7 +115,7 @@ class FixMatchModule(SemanticModule):
         )
         self.save_hyperparameters()
         check_weights({"ce_weight": ce_weight, "pseudo_label_weight": pseudo_label_weight})
-        check_pseudo_label_arguments(threshold, temperature)
+        check_pseudo_label_arguments(threshold, temperature, pseudo_label_rampup)
         if teacher not in ("self", "averaged"):
             raise ValueError(f"teacher is {teacher!r}; it must be 'self' or 'averaged'")
         self.network = build_network(
@@ -126,9 +129,10 @@ class FixMatchModule(SemanticModule):
             encoder_weights=encoder_weights,
         )
         self.ce_weight, self.pseudo_label_weight = ce_weight, pseudo_label_weight
+        self.pseudo_label_rampup = pseudo_label_rampup
         self.filter_candidates = filter_candidates
         self.threshold, self.soft, self.temperature = threshold, soft, temperature
-        self.strong = StrongView(**(strong or {}))
+        self.strong = strong_view(strong)
         self.averaged: Teacher | None = None
         if teacher == "averaged" and pseudo_label_weight:
             self.averaged = Teacher(self.network, momentum=momentum, warmup=momentum_warmup)
@@ -160,8 +164,9 @@ class FixMatchModule(SemanticModule):
         return terms
 
     def loss_weights(self) -> dict[str, float]:
-        """As given to the constructor."""
-        return {"cross_entropy": self.ce_weight, "pseudo_label": self.pseudo_label_weight}
+        """As given to the constructor; that of the pseudo-labels grows at first."""
+        ramp = ramp_up(self.global_step, self.pseudo_label_rampup)
+        return {"cross_entropy": self.ce_weight, "pseudo_label": ramp * self.pseudo_label_weight}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Moves the averaged network after each step of the optimiser."""

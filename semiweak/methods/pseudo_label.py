@@ -10,7 +10,7 @@ from semiweak.data.annotations import Kind
 from semiweak.data.batch import SemanticBatch
 from semiweak.losses.pseudo_labels import pseudo_label_loss, pseudo_labels
 from semiweak.losses.supervised import cross_entropy
-from semiweak.methods.arguments import check_pseudo_label_arguments, check_weights
+from semiweak.methods.arguments import check_pseudo_label_arguments, check_weights, ramp_up
 from semiweak.methods.semantic import SemanticModule
 from semiweak.networks.build import build_network
 
@@ -47,6 +47,8 @@ class PseudoLabelModule(SemanticModule):
         soft: Learn from the probabilities rather than the class. Without filter, and at temperature
             1, they are what the network predicts already, and there is nothing to learn.
         temperature: Sharpens the soft targets when below 1.
+        pseudo_label_rampup: In so many steps the weight of the pseudo-labels grows from 0; 0 for
+            its full value from the start, as in the paper.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
         lr_factor: The learning rate is multiplied by this when the validation Dice stops improving.
@@ -85,6 +87,7 @@ class PseudoLabelModule(SemanticModule):
         threshold: float = 0.0,  # Lee has none
         soft: bool = False,  # Lee has hard ones
         temperature: float = 1.0,
+        pseudo_label_rampup: int = 0,
         lr: float = 2e-4,  # this and the next four: as SupervisedModule, to be compared with it
         weight_decay: float = 1e-5,
         lr_factor: float = 0.2,
@@ -103,7 +106,7 @@ class PseudoLabelModule(SemanticModule):
         )
         self.save_hyperparameters()
         check_weights({"ce_weight": ce_weight, "pseudo_label_weight": pseudo_label_weight})
-        check_pseudo_label_arguments(threshold, temperature)
+        check_pseudo_label_arguments(threshold, temperature, pseudo_label_rampup)
         self.network = build_network(
             network,
             in_channels=in_channels,
@@ -115,6 +118,7 @@ class PseudoLabelModule(SemanticModule):
             encoder_weights=encoder_weights,
         )
         self.ce_weight, self.pseudo_label_weight = ce_weight, pseudo_label_weight
+        self.pseudo_label_rampup = pseudo_label_rampup
         self.filter_candidates = filter_candidates
         self.threshold, self.soft, self.temperature = threshold, soft, temperature
 
@@ -144,5 +148,6 @@ class PseudoLabelModule(SemanticModule):
         return terms
 
     def loss_weights(self) -> dict[str, float]:
-        """As given to the constructor."""
-        return {"cross_entropy": self.ce_weight, "pseudo_label": self.pseudo_label_weight}
+        """As given to the constructor; that of the pseudo-labels grows at first."""
+        ramp = ramp_up(self.global_step, self.pseudo_label_rampup)
+        return {"cross_entropy": self.ce_weight, "pseudo_label": ramp * self.pseudo_label_weight}
