@@ -69,6 +69,8 @@ def test_example_trains(
         "supervised_vnc_weak": lambda: real_data("vnc_sstem"),
         "fixmatch_vnc": lambda: real_data("vnc_sstem"),
         "pseudo_label_vnc": lambda: real_data("vnc_sstem"),
+        "dsp_bccd": lambda: real_data("bccd"),
+        "fixmatch_bccd": lambda: real_data("bccd"),
         "spoco_dsb": lambda: real_data("dsb2018/stage1_train"),
         "spoco_vnc": lambda: real_data("vnc_sstem"),
         "spoco_ovules_3d": lambda: real_data("plantseg_3d") / "sample_ovule.h5",

@@ -16,11 +16,13 @@ from semiweak.data.formats import (
     ManifestRow,
     check_boxes,
     check_points,
+    check_size,
     check_stems,
     read_coco_boxes,
     read_manifest,
     read_points,
     read_tags,
+    read_voc_boxes,
 )
 from semiweak.data.readers import check_mask, list_images, read_image, read_labels
 from semiweak.data.source import Source
@@ -34,6 +36,12 @@ LABEL_FOLDERS = {
 }
 """The kinds of label image, and the folder of each."""
 
+IMAGE_FOLDERS = ("images", "JPEGImages")
+"""Ours, and that of PASCAL VOC."""
+
+BOX_FILES = ("boxes.json", "boxes", "Annotations")
+"""Boxes in COCO form, and the folders of those in PASCAL VOC form: ours, and its own."""
+
 
 class MixedAnnotationDataModule(SegmentationDataModule):
     """A folder of images; everything but the images is optional.
@@ -44,9 +52,11 @@ class MixedAnnotationDataModule(SegmentationDataModule):
     - ``instances/``: object ids, 0 unlabelled (or background: ``instances_complete``)
     - ``valid/``: not 0 where the annotators looked
     - ``boxes.json``: boxes in COCO form
+    - ``boxes/``: or in PASCAL VOC form, in an XML file of the same stem
     - ``points.csv``: ``image,y,x,class``
     - ``tags.csv``: ``image,class,value`` with present or absent
 
+    A folder in PASCAL VOC form, ``JPEGImages/`` and ``Annotations/``, is read as it is.
     Or one ``manifest.csv`` that names the files, see the docs. An image without any of these is
     unlabelled; nothing that nobody said is background.
 
@@ -100,10 +110,10 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         tags: dict[str, NDArray[np.int8]] = {}
         names = list(self.class_names or []) if self.task == "semantic" else []
         if names:
-            found = self.root / "boxes.json"
-            if found.exists():
-                boxes = read_coco_boxes(found, names, exhaustive=self.boxes_exhaustive)
-                check_stems(boxes, stems, found)
+            if (where := self._box_file()) is not None:
+                read_boxes = read_voc_boxes if where.is_dir() else read_coco_boxes
+                boxes = read_boxes(where, names, exhaustive=self.boxes_exhaustive)
+                check_stems(boxes, stems, where)
             found = self.root / "points.csv"
             if found.exists():
                 points = read_points(found, names, spatial_dims=self.spatial_dims)
@@ -157,13 +167,12 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             return read_manifest(self.manifest, list(self.class_names or []))
         if not self.root.is_dir():
             raise ValueError(f"there is no folder {self.root}")
-        folder = self.root / "images"
-        images = list_images(folder if folder.is_dir() else self.root)
+        folder = _only([self.root / name for name in IMAGE_FOLDERS if (self.root / name).is_dir()])
+        images = list_images(folder or self.root)
         beside: dict[str, dict[str, Path]] = {}
         for kind, name in LABEL_FOLDERS.items():
             folder = self.root / name
-            # An empty one was made for later; one with other files is a mistake.
-            if folder.is_dir() and any(not f.name.startswith(".") for f in folder.iterdir()):
+            if _in_use(folder):
                 beside[kind] = list_images(folder)
                 check_stems(beside[kind], images, folder)
         rows = []
@@ -171,6 +180,11 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             files: dict[str, Any] = {k: str(at[stem]) for k, at in beside.items() if stem in at}
             rows.append(ManifestRow(stem, str(path), **files))
         return rows
+
+    def _box_file(self) -> Path | None:
+        """The file or folder of boxes, if there is one."""
+        paths = [self.root / name for name in BOX_FILES]
+        return _only([path for path in paths if path.is_file() or _in_use(path)])
 
     def _read_bare(self, row: ManifestRow) -> Sample:
         image = read_image(row.image, spatial_dims=self.spatial_dims, axes=self.axes)
@@ -204,9 +218,9 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         if row.valid:
             known["valid"] = self._labels(row.valid, sample) != 0
         if boxes is not None:
-            known["boxes"] = check_boxes(
-                boxes.boxes, sample.shape, f"{self.root / 'boxes.json'}: image {row.stem}"
-            )
+            if boxes.drawn_on is not None and d == 2:
+                check_size(boxes.drawn_on, sample.shape, boxes.where)
+            known["boxes"] = check_boxes(boxes.boxes, sample.shape, boxes.where)
             known["box_labels"] = boxes.labels
             known["box_is_crowd"] = boxes.crowd
             known["boxed_classes"] = boxes.boxed_classes
@@ -226,3 +240,17 @@ class MixedAnnotationDataModule(SegmentationDataModule):
                 f"has {' x '.join(map(str, sample.shape))}; they must be equal"
             )
         return labels
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether it holds files. An empty one was made for later; one with others is a mistake."""
+    return folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
+
+
+def _only(paths: list[Path]) -> Path | None:
+    """The one that is there, if any; of two, nobody can know which holds."""
+    if len(paths) > 1:
+        raise ValueError(
+            f"{' and '.join(map(str, paths))} are both there; keep one, or move the other elsewhere"
+        )
+    return paths[0] if paths else None

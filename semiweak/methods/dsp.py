@@ -32,6 +32,7 @@ from semiweak.methods.arguments import check_pseudo_label_arguments, check_weigh
 from semiweak.methods.semantic import SemanticModule
 from semiweak.networks.build import build_network
 from semiweak.networks.projection import Projection
+from semiweak.networks.statistics import statistics_kept
 
 _TSNE_PIXELS = 500  # crosses on a map of prototypes
 
@@ -228,7 +229,8 @@ class DSPModule(SemanticModule):
         if not kinds and not weights["pseudo_label"]:
             return terms
 
-        strong = self(self.strong(batch["image"]))
+        with statistics_kept(self):
+            strong = self(self.strong(batch["image"]))
         for name in kinds:
             terms[name] = weak.new_zeros(())
         for scores in (weak, strong) if kinds else ():

@@ -14,6 +14,7 @@ from semiweak.losses.supervised import cross_entropy
 from semiweak.methods.arguments import check_pseudo_label_arguments, check_weights, ramp_up
 from semiweak.methods.semantic import SemanticModule
 from semiweak.networks.build import build_network
+from semiweak.networks.statistics import statistics_kept
 from semiweak.networks.teacher import Teacher
 
 
@@ -159,7 +160,9 @@ class FixMatchModule(SemanticModule):
                 soft=self.soft,
                 temperature=self.temperature,
             )
-            values, known = pseudo_label_loss(self(self.strong(image)), labels)
+            with statistics_kept(self.network):
+                strong = self(self.strong(image))
+            values, known = pseudo_label_loss(strong, labels)
             terms["pseudo_label"] = self.mean_over_samples(values, known)
         return terms
 

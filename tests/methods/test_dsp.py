@@ -616,3 +616,29 @@ def test_ranks_that_do_not_share_have_the_losses_of_their_own_images(
                 for name, grad in one.gradients.items()
             ]
             assert any(different)
+
+
+def test_running_statistics_follow_the_weak_view_alone() -> None:
+    module, batch = build(norm="batch", strong=None).train(), batch_of(annotations())
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    seen: dict[torch.nn.Module, list[Tensor]] = {norm: [] for norm in norms}
+    for norm in norms:
+        norm.register_forward_pre_hook(lambda norm, given: seen[norm].append(given[0].detach()))
+    module.losses(batch)
+    assert len(norms) > 2
+    for norm in norms:
+        weak, strong = seen[norm]
+        assert not torch.allclose(weak, strong)
+        torch.testing.assert_close(norm.running_mean, 0.1 * weak.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (5, 0.5), (10, 1.0), (40, 1.0)])
+def test_the_weight_of_pseudo_labels_grows(
+    step: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = build(pseudo_label_weight=2.0, pseudo_label_rampup=10)
+    monkeypatch.setattr(DSPModule, "global_step", step)
+    assert module.loss_weights() == module.weights | {"pseudo_label": 2.0 * share}
+    assert build(pseudo_label_weight=2.0).loss_weights()["pseudo_label"] == 2.0
+    with pytest.raises(ValueError, match="pseudo_label_rampup is -1; it is a number of steps"):
+        build(pseudo_label_rampup=-1)

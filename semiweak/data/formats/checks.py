@@ -95,6 +95,24 @@ def check_boxes(
     return np.clip(boxes, 0, np.array([*shape, *shape], np.float32))
 
 
+def check_size(stated: tuple[int, int], shape: tuple[int, ...], source: str | Path) -> None:
+    """Makes sure that boxes were drawn on the image as it is, not on a smaller or turned copy.
+
+    Args:
+        stated: Height and width that the file of boxes states.
+        shape: The image's spatial shape.
+        source: The image, for messages.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if stated != tuple(shape):
+        raise ValueError(
+            f"{source}: was drawn on {_size(stated)} pixels (height x width), but the image has "
+            f"{_size(shape)}; export the boxes for this very image"
+        )
+
+
 def box_problem(box: NDArray[np.float32], shape: tuple[int, ...] | None) -> str | None:
     """What is wrong with a box (starts, then ends), as the end of a sentence; None if nothing.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from semiweak.data.formats.checks import box_problem
+from semiweak.data.formats.checks import box_problem, check_size
 from semiweak.data.readers.names import stem_of
 
 
@@ -25,6 +25,10 @@ class BoxAnnotations(NamedTuple):
     """``(N,)``: objects of this class somewhere in here, not one object."""
     boxed_classes: tuple[int, ...]
     """The classes of which every object in the image has a box."""
+    where: str
+    """The file, and the image in it, for messages."""
+    drawn_on: tuple[int, int] | None
+    """Height and width that the file states of the image; None where it does not."""
 
 
 def read_coco_boxes(
@@ -114,6 +118,8 @@ def read_coco_boxes(
                 np.array(labels, np.int64),
                 np.array([crowd for _, _, crowd in boxes[key]], bool),
                 tuple(sorted(boxed)),
+                f"{path}: image {stems[key]}",
+                _shape(image, None, where),
             )
     return found
 
@@ -159,11 +165,8 @@ def _shape(
     ):
         return None if actual is None else (actual[0], actual[1])
     stated = (int(height), int(width))
-    if actual is not None and stated != tuple(actual):
-        raise ValueError(
-            f"{where}: was drawn on {stated[0]} x {stated[1]} pixels (height x width), but the "
-            f"image has {actual[0]} x {actual[1]}"
-        )
+    if actual is not None:
+        check_size(stated, actual, where)
     return stated
 
 
