@@ -180,6 +180,39 @@ def test_boxes_that_are_not_exhaustive(folder):
     assert len(loose.annotation.boxes) == 1
 
 
+@pytest.mark.parametrize(
+    ("images", "boxes"), [("images", "boxes"), ("JPEGImages", "Annotations"), ("", "boxes")]
+)
+def test_boxes_in_voc_form_say_what_those_in_coco_form_say(folder, images, boxes):
+    expected = read(module(folder))["im4"].annotation
+    (folder / "boxes.json").unlink()
+    voc(folder / boxes / "im4.xml")
+    if images:
+        (folder / "images").rename(folder / images)
+    else:
+        for path in list((folder / "images").iterdir()):
+            path.rename(folder / path.name)
+        (folder / "images").rmdir()
+    samples = read(module(folder))
+    assert list(samples) == [f"im{i}" for i in range(8)]
+    said = samples["im4"].annotation
+    assert said.kinds() == ("boxes",)
+    for field in ("boxes", "box_labels", "box_is_crowd", "boxed_classes"):
+        np.testing.assert_array_equal(getattr(said, field), getattr(expected, field))
+    assert samples["im7"].annotation.kind() == "none"
+    loose = read(module(folder, boxes_exhaustive=False))["im4"].annotation
+    assert loose.boxed_classes == ()
+    data = module(folder, class_names=None)
+    data.setup("predict")
+    assert data.predict_names() == [f"im{i}" for i in range(8)]
+
+
+def test_an_empty_folder_for_boxes_to_come_is_no_error(folder):
+    made(folder / "boxes")
+    (folder / "boxes" / ".DS_Store").write_text("")
+    assert read(module(folder))["im4"].annotation.kind() == "boxes"  # of boxes.json
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
 def test_16_bit_and_float_images(folder, dtype):
     for i in range(8):
@@ -425,6 +458,33 @@ def other_class(folder):
     (folder / "boxes.json").write_text(json.dumps(content))
 
 
+def voc(path, bndbox=(9, 6, 20, 15), size=SHAPE):
+    """A file in PASCAL VOC form with one cell; by default that of ``mixed_folder``."""
+    stated = size and f"<size><height>{size[0]}</height><width>{size[1]}</width></size>"
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), bndbox, strict=True)
+    box = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        f"<annotation>{stated or ''}<object><name>cell</name><bndbox>{box}</bndbox></object>"
+        "</annotation>"
+    )
+
+
+def in_voc(bndbox, size=SHAPE, stem="im4"):
+    """One XML file in place of ``boxes.json``."""
+
+    def change(folder):
+        (folder / "boxes.json").unlink()
+        voc(folder / "boxes" / f"{stem}.xml", bndbox, size)
+
+    return change
+
+
+def made(folder):
+    folder.mkdir()
+    return folder
+
+
 FLOATS = np.full(SHAPE, 0.5, np.float32)
 POINT = "image,y,x,class\n"
 TAG = "image,class,value\n"
@@ -497,6 +557,34 @@ BAD = {
         r"boxes\.json: .* not there: cell_4\b.* mend the names",
     ),
     "boxes that are no JSON": (text("boxes.json", "{"), r"boxes\.json: cannot be read as JSON"),
+    "boxes drawn on another size": (
+        text("boxes.json", coco([[3, 5, 9, 9]], height=64, width=80)),
+        r"boxes\.json: image im4: was drawn on 64 x 80 pixels .*, but the image has 32 x 40",
+    ),
+    "boxes of two forms": (
+        lambda folder: voc(folder / "boxes" / "im6.xml"),
+        r"boxes\.json and .*boxes are both there; keep one",
+    ),
+    "a box of VOC outside": (
+        in_voc([41, 6, 50, 15], size=None),
+        r"boxes/im4\.xml: the box \(y, x\) = \(5, 40\).* outside .* 32 x 40 pixels",
+    ),
+    "a box of VOC drawn on another size": (
+        in_voc([9, 6, 20, 15], size=(40, 32)),
+        r"boxes/im4\.xml: was drawn on 40 x 32 pixels .*, but the image has 32 x 40",
+    ),
+    "a box of VOC of a missing image": (
+        in_voc([9, 6, 20, 15], stem="im44"),
+        r"boxes: .* not there: im44 \(is it im4\?\)",
+    ),
+    "a folder of boxes without XML": (
+        lambda folder: (folder / "boxes.json").rename(made(folder / "boxes") / "a.json"),
+        r"mine/boxes: has no XML files; .* boxes\.json beside",
+    ),
+    "two folders of images": (
+        lambda folder: made(folder / "JPEGImages"),
+        r"images and .*JPEGImages are both there; keep one",
+    ),
     "a point outside": (
         text("points.csv", POINT + "im5,31,38,cell\nim5,38,31,cell\n"),
         r"points\.csv: image im5: 1 of 2 points lie outside .*\(y, x\) = \(38, 31\).* 32 x 40",

@@ -263,6 +263,14 @@ def test_a_file_with_a_mark_of_its_encoding_is_read(tmp_path: Path) -> None:
     assert list(read_coco_boxes(path, CLASSES)) == ["a"]
 
 
+def test_the_file_and_the_size_that_it_states_are_kept(tmp_path: Path) -> None:
+    found = read_coco(tmp_path, coco(NUCLEUS))["a"]
+    assert found.where == f"{tmp_path / 'boxes.json'}: image a"
+    assert found.drawn_on == SHAPE
+    data = coco(NUCLEUS, images=[image(7, "a.png")])
+    assert read_coco(tmp_path, data)["a"].drawn_on is None
+
+
 # points.csv --------------------------------------------------------------------------------------
 
 

@@ -77,8 +77,8 @@ def _files(folder: Path) -> dict[str, Path]:
                 raise ValueError(f"{other} and {path} are of one image; keep one")
     if not files:
         raise ValueError(
-            f"{folder}: has no XML files; boxes in PASCAL VOC form are one such file an image, those "
-            "in COCO form one file boxes.json beside the folder of images"
+            f"{folder}: has no XML files; boxes in PASCAL VOC form are one such file an image, "
+            "those in COCO form one file boxes.json beside the folder of images"
         )
     return files
 
