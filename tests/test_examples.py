@@ -64,10 +64,12 @@ def test_example_trains(
         "supervised_folder": lambda: (
             request.getfixturevalue("demos")["demo_semantic"] / "annotated"
         ),
+        "dsp_folder": lambda: request.getfixturevalue("demos")["demo_semantic"] / "annotated",
         "spoco_folder": lambda: request.getfixturevalue("demos")["demo"] / "annotated",
         "supervised_vnc": lambda: real_data("vnc_sstem"),
         "supervised_vnc_weak": lambda: real_data("vnc_sstem"),
         "fixmatch_vnc": lambda: real_data("vnc_sstem"),
+        "dsp_vnc": lambda: real_data("vnc_sstem"),
         "pseudo_label_vnc": lambda: real_data("vnc_sstem"),
         "dsp_bccd": lambda: real_data("bccd"),
         "fixmatch_bccd": lambda: real_data("bccd"),

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from semiweak.augment.cutout import CutOut, draw_seeds
+from semiweak.augment.cutout import CutOut, Fill, draw_seeds
 from semiweak.augment.photometric import Photometric
 from semiweak.augment.rand_augment import RandAugment
 
@@ -37,6 +37,7 @@ class StrongView:
         cutout_size: Length of a square's sides, in pixels.
         cutout_times: How often a square is tried; 0 for none.
         cutout_p: Probability of each of them.
+        cutout_fill: ``"black"``, the smallest value of the image, or ``"mean"``.
 
     Raises:
         ValueError: The operations are unknown, or a setting is unknown or out of its range.
@@ -48,6 +49,7 @@ class StrongView:
     cutout_size: int = 32
     cutout_times: int = 9
     cutout_p: float = 0.5
+    cutout_fill: Fill = "black"
 
     def __post_init__(self) -> None:
         if self.operations not in get_args(Operations):
@@ -88,7 +90,12 @@ class StrongView:
         return _build(RandAugment, self.rand_augment, "rand_augment: ")
 
     def _cutout(self) -> CutOut:
-        settings = {"size": self.cutout_size, "times": self.cutout_times, "p": self.cutout_p}
+        settings: dict[str, Any] = {
+            "size": self.cutout_size,
+            "times": self.cutout_times,
+            "p": self.cutout_p,
+            "fill": self.cutout_fill,
+        }
         return _build(CutOut, settings, "cutout_")
 
 

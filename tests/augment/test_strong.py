@@ -136,11 +136,11 @@ def test_squares_are_cut_out_of_the_view_and_are_the_same_whatever_the_operation
 
 def test_the_settings_reach_the_parts():
     x = images(6, 3, 50, 50)
-    strong = StrongView(cutout_size=7, cutout_times=3, cutout_p=0.8)
+    strong = StrongView(cutout_size=7, cutout_times=3, cutout_p=0.8, cutout_fill="mean")
     generator = seeded()
     seeds = torch.randint(2**63 - 1, (2,), generator=generator).tolist()
     expected = Photometric()(x, generator=seeded(seeds[0]))
-    expected = CutOut(size=7, times=3, p=0.8)(expected, generator=seeded(seeds[1]))[0]
+    expected = CutOut(size=7, times=3, p=0.8, fill="mean")(expected, generator=seeded(seeds[1]))[0]
     assert torch.equal(strong(x, generator=seeded()), expected)
     settings = {"number": 4, "p": 0.9, "operations": ["invert", "equalize"]}
     strong = StrongView(operations="rand_augment", rand_augment=settings, cutout_times=0)
