@@ -610,7 +610,7 @@ LEARNING: dict[str, Any] = {
     "delta_v": 0.5,
     "max_anchors": 20,
     "photometric": None,
-    "strong": None,
+    "strong": {"cutout_size": 8},
     "norm_weight": 0.001,
     "max_masks": 4,
 }
