@@ -125,7 +125,7 @@ def step(cls: type[DSPModule] | type[FixMatchModule], size: int) -> Callable[[],
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--small", type=int, default=32, help="where the plain loop ends")
+    parser.add_argument("--small", type=int, default=48, help="where the plain loop ends")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     print(f"B 4, D 64, 11 classes, 5 prototypes; seed 0; {machine()}\n")

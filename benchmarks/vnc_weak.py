@@ -8,6 +8,10 @@ nothing. Every run has the same backbone, number of steps, batch and rate, which
 is scored by its last weights, so that the validation slices are not used. Scores are kept in OUT,
 one file a run: a benchmark that was stopped goes on, and parts can be run side by side
 (``--seeds``, ``--acr``, ``--methods``).
+
+Batches hold each kind of annotation equally often (DSP, supplement, section 4), for all methods: so
+they see the same masks equally often. A U-Net could have batches of masks only, which is one more
+row.
 """
 
 from __future__ import annotations
@@ -40,8 +44,10 @@ WEAK: dict[str, dict[str, float]] = {
 # 32 pixels are a small part of the papers' images and a quarter of these patches.
 STRONG: dict[str, Any] = {"strong": {"cutout_size": 8}}
 UNFILTERED = {"filter_candidates": False}
+ONLY_MASKS = "U-Net, batches of masks only"
 METHODS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
-    "U-Net": ("SupervisedModule", {}, ["none"]),
+    "U-Net": ("SupervisedModule", {}, ["none", "points", "mixed"]),
+    ONLY_MASKS: ("SupervisedModule", {}, ["none"]),
     "pseudo-label": ("PseudoLabelModule", UNFILTERED, ["none"]),
     "FixMatch": ("FixMatchModule", STRONG | UNFILTERED, ["none"]),
     "FixMatch, filtered": ("FixMatchModule", STRONG, ["boxes", "points", "tags", "mixed"]),
@@ -98,11 +104,11 @@ def train_and_test(
         batch_size=options.batch,
         samples_per_epoch=options.batch * options.steps,
         weaken=Weakening(acr=acr, seed=seed, **shares),
-        kinds=["mask"] if method == "U-Net" else None,  # all that it learns from
+        kinds=["mask"] if method == ONLY_MASKS else None,
         num_workers=0,
         seed=seed,
     )
-    if method != "U-Net":
+    if name != "SupervisedModule":
         arguments = arguments | {"pseudo_label_rampup": options.steps // 2}
     model = cls(
         in_channels=1, num_classes=5, widths=options.widths, lr=options.lr, lr_factor=1.0,
