@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from semiweak.losses import kernels
+
 # Set before albumentations is first imported: tests must not ask the package index for news.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
@@ -29,3 +31,18 @@ def real_data(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data {name}; set SEMIWEAK_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How often the compiled loops run, forward and backward."""
+    called = []
+    for name in ("sums", "gradients"):
+        function = getattr(kernels, name)
+
+        def record(*args, name=name, function=function):
+            called.append(name)
+            return function(*args)
+
+        monkeypatch.setattr(kernels, name, record)
+    return called

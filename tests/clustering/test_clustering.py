@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from semiweak.clustering import HDBSCAN, ConsistencyClustering, MeanShift, MutexWatershed
-from semiweak.clustering import compiled as compiling
 from semiweak.clustering.finishing import (
     background_ids,
     cores,
@@ -226,15 +225,3 @@ def test_the_flood_stays_in_the_mask_and_meets_where_the_embeddings_change():
     ).reshape(3, 10)
     assert result[0].tolist() == [1] * 7 + [2] * 3
     assert not result[1:].any()  # outside, and cut off by what is outside
-
-
-def test_a_read_only_installation_still_compiles(monkeypatch):
-    real = compiling.numba.njit
-
-    def njit(cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(**options)
-
-    monkeypatch.setattr(compiling.numba, "njit", njit)
-    assert compiling.compiled(lambda x: x + 1)(2) == 3
