@@ -538,7 +538,8 @@ def test_h_two_ranks_take_the_steps_of_one_and_score_alike(
     two = torch.load(two_ranks / f"{cls.__name__}.pt", weights_only=True)
     if cls.sample_means >= set(build(cls).losses(batch_of(cls, samples(cls)))):
         for name, value in one["weights"].items():
-            torch.testing.assert_close(two["weights"][name], value, rtol=1e-4, atol=1e-5)
+            # Adam makes whole steps of gradients that are rounding errors.
+            torch.testing.assert_close(two["weights"][name], value, rtol=1e-4, atol=3e-5)
     assert one["scores"].keys() == two["scores"].keys()
     assert cls.monitor in one["scores"]
     for name, value in one["scores"].items():

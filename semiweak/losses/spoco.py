@@ -20,6 +20,8 @@ from semiweak.losses.single_objects import ObjectTerm, kernel_width
 Known = tuple[Tensor, Tensor]
 """The loss of each image ``(B,)`` and which images it speaks about ``bool (B,)``."""
 
+_TERMS = ("pull", "push", "norm", "object", "unlabeled_push", "consistency")
+
 
 def spoco_losses(
     f: Tensor,
@@ -65,7 +67,7 @@ def spoco_losses(
         generator: Draws the anchors.
 
     Returns:
-        ``pull``, ``push``, ``norm``, ``unlabeled_push``, ``object`` and ``consistency``, as far as
+        ``pull``, ``push``, ``norm``, ``object``, ``unlabeled_push`` and ``consistency``, as far as
         they are not left out.
     """
     objects = find_objects(instances, valid)
@@ -101,4 +103,4 @@ def spoco_losses(
             found["object"] = term.loss(sums)
         elif isinstance(term, ConsistencyTerm):
             found["consistency"] = term.loss(sums)
-    return found
+    return {name: found[name] for name in _TERMS if name in found}

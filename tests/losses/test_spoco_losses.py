@@ -25,7 +25,7 @@ from semiweak.losses.reduction import mean_over_known
 from semiweak.losses.single_objects import object_loss
 from semiweak.losses.spoco import spoco_losses
 
-NAMES = ["pull", "push", "norm", "unlabeled_push", "object", "consistency"]
+NAMES = ["pull", "push", "norm", "object", "unlabeled_push", "consistency"]
 MARGINS = {"delta_v": 0.4, "delta_d": 1.5}
 WEIGHTS = {"norm": 0.001}  # all others 1 (Eq 5 and 8)
 
