@@ -8,6 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from semiweak.augment.seeds import image_seeds
+
 Fill = Literal["black", "mean"]
 
 
@@ -97,35 +99,3 @@ class CutOut:
     def _side(self, share: float, length: int) -> slice:
         start = int(share * length) - self.size // 2
         return slice(max(start, 0), start + self.size)
-
-
-def image_seeds(image: Tensor, generator: torch.Generator | None) -> list[int]:
-    """A seed for each image, the first of which do not depend on how many there are.
-
-    Args:
-        image: ``(B, C, *S)``, normalised, of a floating type.
-        generator: Where they come from, on any device; by default torch's own.
-
-    Raises:
-        ValueError: The images have other axes, or are of an integer type.
-    """
-    if image.ndim not in (4, 5) or not image.is_floating_point():
-        raise ValueError(
-            "views are made of normalised images (B, C, H, W) or (B, C, D, H, W) of a floating "
-            f"type, not of {image.dtype} {tuple(image.shape)}"
-        )
-    return draw_seeds(len(image), generator)
-
-
-def draw_seeds(number: int, generator: torch.Generator | None) -> list[int]:
-    """Seeds for generators of their own.
-
-    Args:
-        number: How many.
-        generator: Where they come from, on any device; by default torch's own.
-    """
-    device = "cpu" if generator is None else generator.device
-    seeds: list[int] = torch.randint(
-        2**63 - 1, (number,), generator=generator, device=device
-    ).tolist()
-    return seeds

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from semiweak.augment.seeds import check_images
+
 
 @dataclass(frozen=True)
 class Photometric:
@@ -85,11 +87,7 @@ class Photometric:
         Raises:
             ValueError: The images have other axes, or are of an integer type.
         """
-        if image.ndim not in (4, 5) or not image.is_floating_point():
-            raise ValueError(
-                "views are made of normalised images (B, C, H, W) or (B, C, D, H, W) of a floating "
-                f"type, not of {image.dtype} {tuple(image.shape)}"
-            )
+        check_images(image)
         device = "cpu" if generator is None else generator.device
         seeds = torch.randint(2**63 - 1, (len(image), 2), generator=generator, device=device)
         views = torch.empty_like(image)

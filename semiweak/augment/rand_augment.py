@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from semiweak.augment.cutout import image_seeds
+from semiweak.augment.seeds import image_seeds
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from semiweak.augment.cutout import CutOut, Fill, draw_seeds
+from semiweak.augment.cutout import CutOut, Fill
 from semiweak.augment.photometric import Photometric
 from semiweak.augment.rand_augment import RandAugment
+from semiweak.augment.seeds import draw_seeds
 
 Operations = Literal["photometric", "rand_augment", "none"]
 View = TypeVar("View", Photometric, RandAugment, CutOut, "StrongView")
