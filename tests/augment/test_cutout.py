@@ -8,7 +8,8 @@ import pickle
 import pytest
 import torch
 
-from semiweak.augment.cutout import CutOut, draw_seeds, image_seeds
+from semiweak.augment.cutout import CutOut
+from semiweak.augment.seeds import draw_seeds, image_seeds
 
 SHAPES = [(3, 1, 40, 50), (2, 3, 40, 50), (2, 5, 9, 8), (2, 2, 12, 20, 24)]
 SURE = CutOut(size=5, times=1, p=1)
