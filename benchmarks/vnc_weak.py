@@ -172,8 +172,8 @@ def report(results: list[dict[str, Any]]) -> None:
                 for r in results
                 if (r["weak"], r["method"], r["acr"]) == (weak, method, acr)
             ]
-            spread = statistics.stdev(of) if len(of) > 1 else 0.0
-            cells.append(f"{statistics.mean(of):.3f} ± {spread:.3f} ({len(of)})" if of else "")
+            spread = f" ± {statistics.stdev(of):.3f}" if len(of) > 1 else ""
+            cells.append(f"{statistics.mean(of):.3f}{spread} ({len(of)})" if of else "")
         if any(cells):
             rows.append([weak, method, *cells])
     print(table(["others have", "method", *(f"ACR {acr:g}" for acr in ratios)], rows))
