@@ -63,6 +63,9 @@ class Annotation:
             allows the class, but is no box of a single object.
         boxed_classes: The classes of which *every* object has a box, so that a pixel outside all
             their boxes cannot have them. Classes not listed stay possible everywhere.
+        boxes_filled: Objects fill their boxes, by and large: a pixel in a box has the class of one
+            of the boxes around it, so that a class that nobody boxes, such as the background, is
+            not in there. An assumption, which never contradicts what somebody said of the pixel.
         points: ``float32 (N, len(S))``; the centre of the first pixel is the origin.
         point_labels: Class of each point, ``int64 (N,)``.
         tags: Per class ``int8 (K,)``: 1 present, 0 absent, -1 not looked at.
@@ -81,6 +84,7 @@ class Annotation:
     box_labels: NDArray[np.int64] = field(default_factory=_no_labels)
     box_is_crowd: NDArray[np.bool_] | None = None
     boxed_classes: tuple[int, ...] = ()
+    boxes_filled: bool = False
     points: NDArray[np.float32] = field(default_factory=_no_points)
     point_labels: NDArray[np.int64] = field(default_factory=_no_labels)
     tags: NDArray[np.int8] | None = None

@@ -68,6 +68,9 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             or ``{"#ff0000": 1}``, where files do not hold class ids.
         boxes_exhaustive: A class with a box in an image has all its objects in boxes there, so that
             it is ruled out elsewhere. Set it to false where annotators stopped half-way.
+        boxes_filled: In a box only boxed classes are possible: those of the boxes around the pixel.
+            For round or square objects, of a class for which nothing but boxes is drawn; a box
+            turned by augmentation is looser.
         instances_complete: In the images of ``instances/`` every object is painted, so that 0 is
             background there. Validating objects needs this.
         group_pattern: A regular expression that finds the group (patient, sub-volume) in a stem,
@@ -85,6 +88,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         manifest: str | None = None,
         mask_values: dict[int | str, int] | None = None,
         boxes_exhaustive: bool = True,
+        boxes_filled: bool = False,
         instances_complete: bool = False,
         group_pattern: str | None = None,
         axes: str | None = None,
@@ -97,6 +101,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         self.manifest = manifest
         self.mask_values = mask_values
         self.boxes_exhaustive = boxes_exhaustive
+        self.boxes_filled = boxes_filled
         self.instances_complete = instances_complete
         self.group_pattern = group_pattern
         self.axes = axes
@@ -224,6 +229,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
             known["box_labels"] = boxes.labels
             known["box_is_crowd"] = boxes.crowd
             known["boxed_classes"] = boxes.boxed_classes
+            known["boxes_filled"] = self.boxes_filled
         if points is not None:
             known["points"], known["point_labels"] = points
             source = f"{self.root / 'points.csv'}: image {row.stem}"

@@ -49,7 +49,8 @@ def understand(
     - mask, scribbles: the painted class; all classes where unknown; with ``annotated_classes``, an
       unpainted pixel has none of them
     - points: the class, at the point's pixel
-    - boxes: a class in ``boxed_classes`` only inside its boxes
+    - boxes: a class in ``boxed_classes`` only inside its boxes; with ``boxes_filled``, in a box
+      only the classes of the boxes around the pixel, where nobody says otherwise
     - tags: not the absent classes
     - outside ``valid``: all classes: nobody looked there
 
@@ -136,7 +137,33 @@ def understand(
                 contradictions.append(
                     Contradiction(f"class {c} is tagged present but no pixel may have it")
                 )
+    if annotation.boxes_filled:
+        spoken_for = clash | (labels != UNKNOWN)
+        for where in (annotation.valid, content):
+            if where is not None:
+                spoken_for |= ~where
+        _fill_boxes(annotation, allowed, ~spoken_for)
     return Knowledge(labels, allowed, annotation.is_dense(content), tuple(contradictions))
+
+
+def _fill_boxes(
+    annotation: Annotation, allowed: NDArray[np.bool_], where: NDArray[np.bool_]
+) -> None:
+    """Leaves pixels in boxes the classes of these boxes, unless all of those are ruled out.
+
+    A crowd box holds its class somewhere: it allows the class, but leaves the others.
+    """
+    covering = np.zeros_like(allowed)
+    filled = np.zeros_like(where)
+    for box, c, crowd in zip(
+        annotation.boxes, annotation.box_labels, annotation.crowd, strict=True
+    ):
+        window = pixels_of_box(box, where.shape)
+        covering[(c, *window)] = True
+        filled[window] |= not crowd
+    covering &= allowed
+    narrowed = where & filled & covering.any(axis=0)
+    allowed[:, narrowed] = covering[:, narrowed]
 
 
 def _check(annotation: Annotation, shape: tuple[int, ...], num_classes: int) -> None:

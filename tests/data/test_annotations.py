@@ -140,6 +140,68 @@ def test_a_crowd_box_allows_its_class():
     assert replace(said, box_is_crowd=None).crowd.tolist() == [False, False]
 
 
+def test_filled_boxes_hold_boxed_classes_only():
+    said = Annotation(
+        boxes=boxes([0, 0, 2, 2], [1, 1, 3, 4], [2, 3, 4, 5]),
+        box_labels=labels(1, 2, 3),
+        box_is_crowd=array([False, False, True], bool),
+        boxed_classes=(1,),
+        boxes_filled=True,
+    )
+    candidates = understand(said, SHAPE, 4).candidates
+
+    def left(y, x):
+        return np.flatnonzero(candidates[:, y, x]).tolist()
+
+    assert left(0, 1) == [1]
+    assert left(1, 1) == [1, 2]  # two boxes
+    assert left(1, 2) == [2]
+    assert left(2, 3) == [2, 3]  # a crowd somewhere in here, and a box
+    assert left(3, 4) == [0, 2, 3]  # a crowd box alone is not filled
+    assert left(3, 0) == [0, 2, 3]  # in no box: class 1 is boxed exhaustively
+    loose = understand(replace(said, boxes_filled=False), SHAPE, 4)
+    assert loose.candidates[0].all()
+    assert loose.candidates[3].all()
+
+
+def test_filled_boxes_give_way_to_what_is_said():
+    drawn, valid, content = blank(), np.ones(SHAPE, bool), np.ones(SHAPE, bool)
+    drawn[0, 0] = 0  # background in the corner of a box
+    valid[1], content[2] = False, False
+    said = Annotation(
+        scribbles=drawn,
+        boxes=boxes([0, 0, 4, 3], [3, 3, 4, 5]),
+        box_labels=labels(1, 2),
+        points=array([[0, 1]], np.float32),
+        point_labels=labels(0),
+        tags=array([-1, -1, 0], np.int8),
+        valid=valid,
+        boxes_filled=True,
+    )
+    known = understand(said, SHAPE, 3, content)
+    assert known.labels[0, :3].tolist() == [0, 0, UNKNOWN]
+    assert known.candidates[:, 0, 0].tolist() == [True, False, False]
+    assert known.candidates[:, 0, 2].tolist() == [False, True, False]
+    assert known.candidates[:, 1:3].all()  # nobody looked; padding
+    assert known.candidates[:, 3, 2].tolist() == [False, True, False]
+    # All that its boxes allow is ruled out by a tag.
+    assert known.candidates[:, 3, 4].tolist() == [True, True, False]
+    only_contradiction(known, "tagged absent but has a box")
+
+
+def test_filled_boxes_contradict_nothing_where_labels_clash():
+    said = Annotation(
+        mask=blank(0),
+        scribbles=blank(1),
+        boxes=boxes([0, 0, 4, 5]),
+        box_labels=labels(1),
+        boxes_filled=True,
+    )
+    known = understand(said, SHAPE, 2)
+    assert known.candidates.all()
+    only_contradiction(known, "two different classes")
+
+
 def test_tags_rule_out_what_is_absent():
     known = understand(Annotation(tags=array([1, 0, -1], np.int8)), SHAPE, 3)
     assert known.candidates[[0, 2]].all()

@@ -180,6 +180,12 @@ def test_boxes_that_are_not_exhaustive(folder):
     assert len(loose.annotation.boxes) == 1
 
 
+@pytest.mark.parametrize("filled", [False, True])
+def test_filled_boxes(folder, filled):
+    said = read(module(folder, boxes_filled=filled))["im4"].annotation
+    assert said.boxes_filled is filled
+
+
 @pytest.mark.parametrize(
     ("images", "boxes"), [("images", "boxes"), ("JPEGImages", "Annotations"), ("", "boxes")]
 )
