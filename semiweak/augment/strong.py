@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -13,8 +13,11 @@ from semiweak.augment.photometric import Photometric
 from semiweak.augment.rand_augment import RandAugment
 from semiweak.augment.seeds import draw_seeds
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Operations = Literal["photometric", "rand_augment", "none"]
-View = TypeVar("View", Photometric, RandAugment, CutOut, "StrongView")
+View = TypeVar("View", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,10 @@ class StrongView:
         return self._cutout()(image, generator=squares)[0]
 
     def _photometric(self) -> Photometric:
-        return _build(Photometric, self.photometric, "photometric: ")
+        return build_view(Photometric, self.photometric, "photometric: ")
 
     def _rand_augment(self) -> RandAugment:
-        return _build(RandAugment, self.rand_augment, "rand_augment: ")
+        return build_view(RandAugment, self.rand_augment, "rand_augment: ")
 
     def _cutout(self) -> CutOut:
         settings: dict[str, Any] = {
@@ -97,7 +100,7 @@ class StrongView:
             "p": self.cutout_p,
             "fill": self.cutout_fill,
         }
-        return _build(CutOut, settings, "cutout_")
+        return build_view(CutOut, settings, "cutout_")
 
 
 def strong_view(settings: dict[str, Any] | None) -> StrongView:
@@ -106,10 +109,10 @@ def strong_view(settings: dict[str, Any] | None) -> StrongView:
     Raises:
         ValueError: A setting is unknown or out of its range.
     """
-    return _build(StrongView, settings or {}, "strong: ")
+    return build_view(StrongView, settings or {}, "strong: ")
 
 
-def _build(kind: type[View], settings: dict[str, Any], prefix: str) -> View:
+def build_view(kind: type[View], settings: dict[str, Any], prefix: str) -> View:
     """A view of that kind; errors begin with the prefix, so that they name our own argument."""
     known = [setting.name for setting in fields(kind)]
     for name in settings:
