@@ -248,7 +248,7 @@ def read_annotation(
     if entry.labels is None:
         return Annotation()
     ids = read_objects(entry.labels, spatial_dims=len(shape), axes=axes)
-    _check_shape(entry.labels, ids.shape, shape)
+    check_shape(entry.labels, ids.shape, shape)
     painted = ids > 0
     background = ids == background_label
     ids[background] = 0
@@ -267,7 +267,7 @@ def _from_masks(files: tuple[str, ...], shape: tuple[int, ...], complete: bool) 
     clashes = []
     for number, file in enumerate(files, start=1):
         inside = read_labels(file) != 0
-        _check_shape(file, inside.shape, shape)
+        check_shape(file, inside.shape, shape)
         taken = inside & (ids != 0)
         name = Path(file).name
         if taken.any():
@@ -280,7 +280,8 @@ def _from_masks(files: tuple[str, ...], shape: tuple[int, ...], complete: bool) 
     return Annotation(instances=ids, instances_complete=complete, contradictions=tuple(clashes))
 
 
-def _check_shape(file: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def check_shape(file: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Refuses a label image of another size than its image."""
     if found != shape:
         raise ValueError(
             f"{file} has {' x '.join(map(str, found))} pixels, its image has "

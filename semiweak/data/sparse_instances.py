@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from semiweak.data.annotations import Annotation, Sample
+from semiweak.data.annotations import Annotation, Sample, Task
 from semiweak.data.datamodule import SegmentationDataModule
+from semiweak.data.foreground import class_names_of, in_two_classes
 from semiweak.data.layouts import Entry, Layout, Naming, find_entries, read_annotation
 from semiweak.data.readers import read_image
 from semiweak.data.source import Source
@@ -37,8 +38,14 @@ class SparseInstanceDataModule(SegmentationDataModule):
     numbers are pixels of which nothing is known. An image without label file is unlabelled. Where
     two masks of the layout ``dsb`` overlap, the first one (by file name) stays, which is reported.
 
+    For two classes, cells and background, say ``task="semantic"``: the painted objects are class 1.
+    All else is class 0 where every object is painted, and unknown where only some are.
+
     Args:
         root: The folder.
+        task: ``"instances"``: the objects; ``"semantic"``: foreground and background.
+        class_names: Names for background and foreground, for ``task="semantic"`` only; by default
+            background and cell.
         layout: One of the above; ``"auto"`` finds out.
         channels: ``"auto"`` reads a colour image whose channels are all equal as grey, as most of
             the DSB are; where images differ in it, ``"gray"`` reads all as grey (by brightness) and
@@ -59,13 +66,15 @@ class SparseInstanceDataModule(SegmentationDataModule):
             first parenthesis, such as ``"(.+)_[0-9]_[0-9]_[0-9]"`` for all blocks of a volume;
             groups stay on one side of a split.
         axes: The axes of image files, such as ``"YXC"`` or ``"CZYX"``, where they are not obvious.
-        loading: The other arguments of `SegmentationDataModule`, without classes and task.
+        loading: The other arguments of `SegmentationDataModule`.
     """
 
     def __init__(
         self,
         root: str,
         *,
+        task: Task = "instances",
+        class_names: list[str] | None = None,
         layout: Literal["auto", "images", "dsb", "hdf5", "cvppp"] = "auto",
         channels: Literal["auto", "gray", "rgb"] = "auto",
         complete: bool = True,
@@ -78,7 +87,7 @@ class SparseInstanceDataModule(SegmentationDataModule):
         axes: str | None = None,
         **loading: Any,
     ) -> None:
-        super().__init__(class_names=None, task="instances", **loading)
+        super().__init__(class_names=class_names_of(task, class_names), task=task, **loading)
         if channels not in ("auto", "gray", "rgb"):
             raise ValueError(f"channels is {channels!r}; it must be auto, gray or rgb")
         if blocks is not None and (len(blocks) != self.spatial_dims or min(blocks) < 1):
@@ -126,9 +135,9 @@ class SparseInstanceDataModule(SegmentationDataModule):
             entry, sample.shape, background_label=self.background_label, axes=axes
         )
         sample = replace(sample, annotation=annotation, name=name)
-        if block is None or self.blocks is None:
-            return sample
-        return _cut(sample, block, self.blocks)
+        if block is not None and self.blocks is not None:
+            sample = _cut(sample, block, self.blocks)
+        return sample if self.task == "instances" else in_two_classes(sample)
 
 
 def _in_channels(image: NDArray[Any], channels: str) -> NDArray[Any]:

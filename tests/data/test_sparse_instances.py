@@ -7,7 +7,7 @@ import torch
 from conftest import real_data
 from PIL import Image
 
-from semiweak import MixedAnnotationDataModule, SparseInstanceDataModule, VNCDataModule
+from semiweak import MixedAnnotationDataModule, SparseInstanceDataModule, VNCDataModule, Weakening
 from semiweak.data.batch import instance_item
 from semiweak.data.readers import read_objects
 
@@ -375,7 +375,125 @@ def test_the_folder_of_mixed_annotations_can_be_complete(images):
     assert kinds(instances_complete=True) == ["none", "none", "instances", "none"]
 
 
+# Foreground and background
+
+
+def semantic(root, **arguments):
+    return module(root, task="semantic", **arguments)
+
+
+def test_complete_paintings_are_masks_and_partial_ones_tell_objects_alone(images):
+    data = semantic(images)
+    assert data.class_names == ["background", "cell"]
+    said = {name: sample.annotation for name, sample in read(data).items()}
+    assert [a.kind() for a in said.values()] == ["mask", "mask", "scribbles", "none"]
+    assert (said["im0"].mask == (ids() > 0)).all()
+    assert (said["im2"].mask == np.where(ids() > 0, 1, 255)).all()
+    assert said["im0"].instances is None
+    some = read(semantic(images, complete=False))["im0"].annotation
+    assert (some.mask == np.where(ids() > 0, 1, 255)).all()
+    data = semantic(images, val=1)
+    data.setup("fit")
+    (batch,) = data.val_dataloader()
+    assert (batch["labels"].numpy() == (ids() > 0)).all()
+
+
+def test_a_partial_painting_of_nothing_says_nothing(images):
+    save(images / "instances" / "im2.png", 0 * ids())
+    assert read(semantic(images))["im2"].annotation.kind() == "none"
+    save(images / "labels" / "im0.png", 0 * ids())
+    said = read(semantic(images))["im0"].annotation
+    assert said.kind() == "mask"
+    assert not said.mask.any()
+
+
+def test_ignored_pixels_are_of_no_class(tmp_path):
+    labels = np.ones(SHAPE, np.int16)
+    labels[3:6, 3:6], labels[10:12, :], labels[0, :] = 5, -1, 0
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"], file["label"] = grey(), labels
+    said = read(semantic(tmp_path, background_label=1))["a"].annotation
+    mask = said.mask
+    assert said.valid is None
+    assert (mask == np.select([labels == 5, labels == -1], [1, 255], 0)).all()
+    mask = read(semantic(tmp_path, complete=False))["a"].annotation.mask
+    assert (mask == np.where(labels > 0, 1, 255)).all()
+
+
+def test_background_that_was_painted_is_background(images):
+    painting = np.where(ids() == 3, 3, 0).astype(np.uint8)
+    painting[12:] = 250
+    save(images / "instances" / "im2.png", painting)
+    mask = read(semantic(images, background_label=250))["im2"].annotation.mask
+    assert (mask == np.select([painting == 3, painting == 250], [1, 0], 255)).all()
+
+
+def test_masks_that_overlap_are_foreground(dsb):
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:8, 4:7] = 255
+    save(dsb / "bb" / "masks" / "m5.png", mask)
+    data = semantic(dsb)
+    data.setup("fit")
+    assert data.contradictions == []
+    assert data.kinds == {"aa": ("mask",), "bb": ("mask",), "cc": ("none",)}
+    found = read(data)["bb"].annotation.mask
+    assert (found[4:8, 4:7] == 1).all()
+    assert found.sum() == 16 + 8
+    assert [s.complete for s in data.sources()] == [True, True, False]
+
+
+def test_blocks_in_two_classes(volume):
+    root, _, labels = volume
+    data = semantic(root, spatial_dims=3, patch_size=8, blocks=[1, 2, 3])
+    assert (read(data)["vol_0_1_2"].annotation.mask == (labels[:, 8:, 13:] > 0)).all()
+
+
+def test_names_of_two_classes(images):
+    assert semantic(images, class_names=["sky", "star"]).class_names == ["sky", "star"]
+    with pytest.raises(ValueError, match=r"painted objects tell two classes: name the background"):
+        semantic(images, class_names=["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"objects have no classes; .* set data.task to semantic"):
+        module(images, class_names=["background", "cell"])
+    with pytest.raises(ValueError, match=r"instance_ratio.* but task is semantic"):
+        semantic(images, instance_ratio=0.5)
+
+
+def test_a_share_of_the_masks(images):
+    """The label ratios of the comparison of UDA and IIC: 10, 25 and 50 per cent."""
+    for i in range(40):
+        save(images / "images" / f"n{i}.png", grey(i))
+        save(images / "labels" / f"n{i}.png", ids())
+    (images / "instances" / "im2.png").unlink()
+    for name in ("im0", "im1", "im2", "im3"):
+        (images / "images" / f"{name}.png").unlink()
+    for name in ("im0", "im1"):
+        (images / "labels" / f"{name}.png").unlink()
+    for acr, kept in ((10, 4), (4, 10), (2, 20)):
+        data = semantic(images, weaken=Weakening(acr=acr, nothing=1.0), normalize="minmax")
+        data.setup("fit")
+        assert [*data.kinds.values()].count(("mask",)) == kept
+        assert [*data.kinds.values()].count(("none",)) == 40 - kept
+
+
 # Real data
+
+
+def test_real_data_phase_contrast_in_two_classes():
+    data = semantic(real_data("usiigaci_phc"), val=2, patch_size=64)
+    for source in data.sources()[:2]:
+        ids = read_objects(str(data.root / "labels" / f"{source.name}.png"))
+        mask = source.read().annotation.mask
+        assert (mask == (ids > 0)).all()
+        assert 0.02 < mask.mean() < 0.8
+    assert len(data.sources()) == 16
+
+
+def test_real_data_dsb_in_two_classes():
+    data = semantic(real_data("dsb2018") / "stage1_train")
+    for source in data.sources()[:3]:
+        files = (data.root / source.name / "masks").iterdir()
+        union = np.any([np.array(Image.open(file)) > 0 for file in files], axis=0)
+        assert (source.read().annotation.mask == union).all()
 
 
 def check_batches(data, objects):
