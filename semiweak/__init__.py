@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from semiweak.clustering.mutex_watershed import MutexWatershed as MutexWatershed
     from semiweak.data.annotations import Annotation as Annotation
     from semiweak.data.annotations import Sample as Sample
+    from semiweak.data.bbbc039 import BBBC039DataModule as BBBC039DataModule
+    from semiweak.data.bigbrain import BigBrainDataModule as BigBrainDataModule
+    from semiweak.data.cell_tracking import CellTrackingDataModule as CellTrackingDataModule
     from semiweak.data.folder import MixedAnnotationDataModule as MixedAnnotationDataModule
     from semiweak.data.sparse_instances import (
         SparseInstanceDataModule as SparseInstanceDataModule,
@@ -28,9 +31,12 @@ if TYPE_CHECKING:
     )
     from semiweak.methods.dsp import DSPModule as DSPModule
     from semiweak.methods.fixmatch import FixMatchModule as FixMatchModule
+    from semiweak.methods.iic import IICModule as IICModule
     from semiweak.methods.pseudo_label import PseudoLabelModule as PseudoLabelModule
     from semiweak.methods.spoco import SpocoModule as SpocoModule
     from semiweak.methods.supervised import SupervisedModule as SupervisedModule
+    from semiweak.methods.uda import UDAModule as UDAModule
+    from semiweak.metrics.clusters import ClusterMappedIoU as ClusterMappedIoU
     from semiweak.metrics.instances import AdaptedRandError as AdaptedRandError
     from semiweak.metrics.instances import DifferenceInCount as DifferenceInCount
     from semiweak.metrics.instances import ForegroundDice as ForegroundDice
@@ -45,9 +51,14 @@ _HOME = {
     "AdversarialSpocoModule": "semiweak.methods.adversarial_spoco",
     "DSPModule": "semiweak.methods.dsp",
     "FixMatchModule": "semiweak.methods.fixmatch",
+    "IICModule": "semiweak.methods.iic",
     "PseudoLabelModule": "semiweak.methods.pseudo_label",
     "SpocoModule": "semiweak.methods.spoco",
     "SupervisedModule": "semiweak.methods.supervised",
+    "UDAModule": "semiweak.methods.uda",
+    "BBBC039DataModule": "semiweak.data.bbbc039",
+    "BigBrainDataModule": "semiweak.data.bigbrain",
+    "CellTrackingDataModule": "semiweak.data.cell_tracking",
     "MixedAnnotationDataModule": "semiweak.data.folder",
     "SparseInstanceDataModule": "semiweak.data.sparse_instances",
     "SyntheticDataModule": "semiweak.data.synthetic_module",
@@ -56,6 +67,7 @@ _HOME = {
     "HDBSCAN": "semiweak.clustering.hdbscan",
     "MeanShift": "semiweak.clustering.mean_shift",
     "MutexWatershed": "semiweak.clustering.mutex_watershed",
+    "ClusterMappedIoU": "semiweak.metrics.clusters",
     "AdaptedRandError": "semiweak.metrics.instances",
     "DifferenceInCount": "semiweak.metrics.instances",
     "ForegroundDice": "semiweak.metrics.instances",

@@ -98,10 +98,16 @@ class SemiweakCLI(LightningCLI):
         callbacks: list[Any] = []
         saves = trainer["enable_checkpointing"] is not False and not trainer["fast_dev_run"]
         if saves and not any(isinstance(callback, ModelCheckpoint) for callback in given):
-            monitor = self.model.monitor if self.datamodule.validates else None
-            callbacks.append(
-                ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_last=True)
-            )
+            best = self.model.checkpoints or {"best": (self.model.monitor, "max")}
+            if not self.datamodule.validates:
+                best = {"best": (None, "max")}
+            # The last one writes last.ckpt, when the others have said what they know.
+            callbacks += [
+                ModelCheckpoint(
+                    filename=name, monitor=monitor, mode=mode, save_last=name == [*best][-1]
+                )
+                for name, (monitor, mode) in best.items()
+            ]
         watched = any(isinstance(callback, LearningRateMonitor) for callback in given)
         if trainer["logger"] and not watched:
             callbacks.append(LearningRateMonitor(logging_interval="epoch"))

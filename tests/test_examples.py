@@ -73,6 +73,8 @@ def test_example_trains(
         "pseudo_label_vnc": lambda: real_data("vnc_sstem"),
         "dsp_bccd": lambda: real_data("bccd"),
         "fixmatch_bccd": lambda: real_data("bccd"),
+        "uda_phc": lambda: real_data("usiigaci_phc"),
+        "iic_dsb": lambda: real_data("dsb2018/stage1_train"),
         "spoco_dsb": lambda: real_data("dsb2018/stage1_train"),
         "spoco_vnc": lambda: real_data("vnc_sstem"),
         "spoco_ovules_3d": lambda: real_data("plantseg_3d") / "sample_ovule.h5",

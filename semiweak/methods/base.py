@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -58,6 +58,10 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     monitor: ClassVar[str]
     """The score that the best checkpoint and the learning rate go by; larger is better."""
+
+    checkpoints: ClassVar[dict[str, tuple[str, Literal["min", "max"]]]] = {}
+    """What the command line keeps the best state of: file names, and what each goes by. Where there
+    are none, ``best`` by ``monitor``."""
 
     def __init__(
         self,
@@ -130,6 +134,13 @@ class SegmentationModule(pl.LightningModule, ABC):
             return value
         mean: Tensor = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
         return mean
+
+    def sum_over_ranks(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, differentiable; every rank has to ask for it."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        # DDP takes the mean of the ranks' gradients; gathering hands each the sum of all.
+        return cast(Tensor, self.all_gather(value, sync_grads=True)).sum(0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and a learning rate that falls when the validation score stops improving."""

@@ -67,6 +67,10 @@ class SemanticModule(SegmentationModule):
     def _log_scores(self, stage: str, scores: OverlapScores) -> None:
         values = scores.compute()
         scores.reset()
+        self.log_classes(stage, values)
+
+    def log_classes(self, stage: str, values: dict[str, Tensor]) -> None:
+        """Logs scores ``(K,)`` by name, their mean and those of each class."""
         for name, per_class in values.items():
             self.log(f"{stage}/{name}", per_class.nanmean(), prog_bar=name == "dice")
             for c, value in enumerate(per_class):
