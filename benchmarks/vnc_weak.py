@@ -85,6 +85,8 @@ def runs(arguments: argparse.Namespace) -> list[tuple[int, str, float, str]]:
     found = []
     for seed, acr, weak in product(arguments.seeds, arguments.acr, WEAK):
         for method in arguments.methods:
+            if acr == 1 and method == ONLY_MASKS:
+                continue  # all batches are
             said = ALL_MASKS if acr == 1 else weak
             if weak in METHODS[method][2] and (seed, method, acr, said) not in found:
                 found.append((seed, method, acr, said))
