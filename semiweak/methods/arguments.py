@@ -19,6 +19,36 @@ def check_weights(weights: dict[str, float]) -> None:
         raise ValueError(f"{' and '.join(weights)} are all 0, which leaves no loss at all")
 
 
+def check_choices(choices: dict[str, tuple[object, tuple[object, ...]]]) -> None:
+    """Refuses values that are not among those allowed.
+
+    Args:
+        choices: The value, and what is allowed, by the names of the arguments.
+
+    Raises:
+        ValueError: Says which, and what is allowed.
+    """
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            said = ", ".join(map(repr, allowed))
+            raise ValueError(f"{name} is {value!r}; it must be one of {said}")
+
+
+def check_at_least(smallest: int, numbers: dict[str, int]) -> None:
+    """Refuses numbers below the smallest that is allowed.
+
+    Args:
+        smallest: The smallest.
+        numbers: By the names of the arguments.
+
+    Raises:
+        ValueError: Says which, and what is allowed.
+    """
+    for name, number in numbers.items():
+        if number < smallest:
+            raise ValueError(f"{name} is {number}; it must be {smallest} or more")
+
+
 def check_pseudo_label_arguments(threshold: float, temperature: float, rampup: int) -> None:
     """Refuses what `pseudo_labels` can do nothing with.
 

@@ -50,6 +50,10 @@ class SegmentationModule(pl.LightningModule, ABC):
     """The terms that are a mean over samples: the loss of a batch is the mean of the losses of its
     annotated samples, and R ranks with B / R samples take the step of one rank with B."""
 
+    global_terms: ClassVar[frozenset[str]] = frozenset()
+    """The terms that are no mean over samples but are of the global batch: here, too, R ranks take
+    the step of one."""
+
     term_kinds: ClassVar[dict[str, frozenset[Kind]]] = {}
     """The kinds of annotation that a term speaks about, where these are not all in ``uses``."""
 
@@ -135,12 +139,12 @@ class SegmentationModule(pl.LightningModule, ABC):
         mean: Tensor = self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
         return mean
 
-    def sum_over_ranks(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks, differentiable; every rank has to ask for it."""
+    def gather_from_ranks(self, value: Tensor) -> Tensor:
+        """A tensor of every rank, ``(R, ...)``, differentiable; every rank has to ask for it."""
         if self._trainer is None or self.trainer.world_size == 1:
-            return value
+            return value[None]
         # DDP takes the mean of the ranks' gradients; gathering hands each the sum of all.
-        return cast(Tensor, self.all_gather(value, sync_grads=True)).sum(0)
+        return cast(Tensor, self.all_gather(value, sync_grads=True))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and a learning rate that falls when the validation score stops improving."""

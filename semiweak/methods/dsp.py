@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -265,11 +265,10 @@ class DSPModule(SemanticModule):
         self, ruled_out: Negatives, positives: list[Positives]
     ) -> tuple[Negatives, list[Positives]]:
         """Adds up what the ranks have found, which then all have the loss of the global batch."""
-        if self._trainer is None or self._trainer.world_size == 1:
-            return ruled_out, positives
         mine = torch.stack([*ruled_out, *(x for of_kind in positives for x in of_kind)])
-        # DDP takes the mean of the ranks' gradients; gathering hands each the sum of all.
-        every = cast(Tensor, self.all_gather(mine, sync_grads=True))
+        every = self.gather_from_ranks(mine)
+        if len(every) == 1:
+            return ruled_out, positives
         logs, sums = every[:, :2], every[:, 2:]
         pairs = sums.sum(0).view(len(positives), 2, -1)
         return Negatives(*log_sum_exp(logs, 0)), [Positives(*pair) for pair in pairs]

@@ -14,7 +14,8 @@ from semiweak.data.annotations import Kind
 from semiweak.data.batch import SemanticBatch
 from semiweak.inference.tiling import predict_tiled
 from semiweak.losses.mutual_information import joint_matrices, mutual_information_loss
-from semiweak.methods.arguments import check_weights
+from semiweak.losses.pixels import probabilities
+from semiweak.methods.arguments import check_at_least, check_choices, check_weights
 from semiweak.methods.semantic import SemanticModule
 from semiweak.metrics.clusters import ClusterMappedIoU
 from semiweak.networks.build import build_network
@@ -78,7 +79,8 @@ class IICModule(SemanticModule):
         "none": "the image",
     }
     annotation_terms: ClassVar[frozenset[str]] = frozenset()
-    sample_means: ClassVar[frozenset[str]] = frozenset()  # joint distributions are of the batch
+    sample_means: ClassVar[frozenset[str]] = frozenset()
+    global_terms: ClassVar[frozenset[str]] = frozenset({"main", "auxiliary"})
 
     def __init__(
         self,
@@ -118,19 +120,15 @@ class IICModule(SemanticModule):
         )
         self.save_hyperparameters()
         check_weights({"main_weight": main_weight, "auxiliary_weight": auxiliary_weight})
-        for name, value, allowed in (
-            ("heads", heads, ("joint", "alternate")),
-            ("output", output, get_args(Head)),
-            ("on_collapse", on_collapse, get_args(OnCollapse)),
-        ):
-            if value not in allowed:
-                raise ValueError(
-                    f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}"
-                )
-        if sub_heads < 1:
-            raise ValueError(f"sub_heads is {sub_heads}; it must be at least 1")
-        if radius < 0:
-            raise ValueError(f"radius is {radius}; it must be 0 pixels or more")
+        check_choices(
+            {
+                "heads": (heads, ("joint", "alternate")),
+                "output": (output, get_args(Head)),
+                "on_collapse": (on_collapse, get_args(OnCollapse)),
+            }
+        )
+        check_at_least(1, {"sub_heads": sub_heads})
+        check_at_least(0, {"radius": radius})
         if not 0 <= collapse_threshold < 1:
             raise ValueError(
                 f"collapse_threshold is {collapse_threshold}; it is a share: 0 to below 1"
@@ -208,10 +206,10 @@ class IICModule(SemanticModule):
         idle = first.new_zeros(())
         for name, heads in self._heads():
             if name not in turn:  # distributed training wants every weight used
-                idle = idle + sum((p.sum() for p in heads.parameters()), start=idle) * 0
+                idle = idle + 0 * torch.stack([p.sum() for p in heads.parameters()]).sum()
                 continue
             pairs = [
-                (here.softmax(1), seen.rotation.turn_back(there.softmax(1)))
+                (probabilities(here), seen.rotation.turn_back(probabilities(there)))
                 for here, there in zip(heads(first), heads(second), strict=True)
             ]
             apart = [self._loss(*pair, valid) for pair in pairs]
@@ -222,7 +220,7 @@ class IICModule(SemanticModule):
     def _loss(self, first: Tensor, second: Tensor, valid: Tensor) -> Tensor:
         joints = joint_matrices(first, second, valid=valid, radius=self.radius)
         return mutual_information_loss(
-            self.sum_over_ranks(joints), lamb=self.mi_lambda, collapsed=self.collapsed
+            self.gather_from_ranks(joints).sum(0), lamb=self.mi_lambda, collapsed=self.collapsed
         )
 
     def loss_weights(self) -> dict[str, float]:
@@ -240,10 +238,9 @@ class IICModule(SemanticModule):
     def _conclude(self) -> None:
         """Ends an epoch of training: chooses heads, and looks whether clusters have collapsed."""
         for name, heads in self._heads():
-            sums = self.mean_over_ranks(torch.cat((heads.losses, heads.shares)))
-            entropy = heads.conclude(sums[: len(heads.losses)], sums[len(heads.losses) :])
-            if entropy is None:
+            if heads.seen is None:  # on all ranks alike: there was no step
                 continue
+            entropy = heads.conclude(self.mean_over_ranks(heads.seen))
             self.log(f"train/entropy/{name}", entropy)
             if entropy < self.collapse_threshold and self.on_collapse != "ignore":
                 self._alarm(name, entropy)
@@ -271,24 +268,24 @@ class IICModule(SemanticModule):
         """Log-probabilities of the classes, ``(B, K, *S)``, of images ``(B, C, *S)``."""
         features = self.network.features(image)
         heads = cast(ClusterHeads, self.heads[self.output])
-        return self._classes(heads.logits(features).softmax(1)).clamp_min(1e-12).log()
+        return self._classes(probabilities(heads.logits(features))).clamp_min(1e-12).log()
 
-    def _classes(self, probabilities: Tensor) -> Tensor:
+    def _classes(self, of_clusters: Tensor) -> Tensor:
         heads = cast(ClusterHeads, self.heads[self.output])
         if self.output == "main" and bool((heads.mapping < 0).any()):
-            return probabilities  # of clusters, as many as classes
+            return of_clusters  # as many as classes
         assert self.num_classes is not None
-        return heads.classes(probabilities, self.num_classes)
+        return heads.classes(of_clusters, self.num_classes)
 
     def cluster_probabilities(self, image: Tensor) -> dict[str, Tensor]:
         """Of each head, ``float32 (B, M, *S)``, of normalised images of any size, by tiles."""
         kinds = self._heads()
 
-        def probabilities(tile: Tensor) -> Tensor:
+        def of_tile(tile: Tensor) -> Tensor:
             features = self.network.features(tile)
-            return torch.cat([heads.logits(features).float().softmax(1) for _, heads in kinds], 1)
+            return torch.cat([probabilities(heads.logits(features)) for _, heads in kinds], 1)
 
-        found = predict_tiled(probabilities, image, self.tiling)
+        found = predict_tiled(of_tile, image, self.tiling)
         parts = torch.split(found, [heads.clusters for _, heads in kinds], 1)
         return {name: part for (name, _), part in zip(kinds, parts, strict=True)}
 
@@ -298,8 +295,8 @@ class IICModule(SemanticModule):
 
     def validation_step(self, batch: SemanticBatch, batch_idx: int) -> None:
         """Counts the clusters against the classes."""
-        for name, probabilities in self.cluster_probabilities(batch["image"]).items():
-            cast(ClusterMappedIoU, self.val_clusters[name]).update(probabilities, batch["labels"])
+        found = self.cluster_probabilities(batch["image"])
+        _count(self.val_clusters, found, batch["labels"])
 
     def on_validation_epoch_end(self) -> None:
         """Maps the clusters to classes, and logs the scores of the validation images by that."""
@@ -318,8 +315,7 @@ class IICModule(SemanticModule):
         """Scores the classes of the mapping kept, and counts the clusters against the classes."""
         found = self.cluster_probabilities(batch["image"])
         self.test_scores.update(self._classes(found[self.output]), batch["labels"])
-        for name, probabilities in found.items():
-            cast(ClusterMappedIoU, self.test_clusters[name]).update(probabilities, batch["labels"])
+        _count(self.test_clusters, found, batch["labels"])
 
     def on_test_epoch_end(self) -> None:
         """Logs the scores by the mapping kept, and by that of the test images themselves."""
@@ -328,3 +324,9 @@ class IICModule(SemanticModule):
             metric = cast(ClusterMappedIoU, self.test_clusters[name])
             self.log(f"test/mapped_iou/{name}", metric.compute())
             metric.reset()
+
+
+def _count(metrics: nn.ModuleDict, found: dict[str, Tensor], labels: Tensor) -> None:
+    """Counts the clusters of each head against the classes."""
+    for name, of_clusters in found.items():
+        cast(ClusterMappedIoU, metrics[name]).update(of_clusters, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal, get_args
 from zlib import crc32
 
@@ -14,9 +15,10 @@ from semiweak.augment.random_view import random_view
 from semiweak.data.annotations import Kind
 from semiweak.data.batch import SemanticBatch
 from semiweak.losses.mutual_information import joint_matrices, mutual_information_loss
+from semiweak.losses.pixels import probabilities
 from semiweak.losses.supervised import cross_entropy, dice_loss
 from semiweak.losses.uda import annealed_labels, annealing_threshold, kl_consistency
-from semiweak.methods.arguments import check_weights, ramp_up
+from semiweak.methods.arguments import check_at_least, check_choices, check_weights, ramp_up
 from semiweak.methods.semantic import SemanticModule
 from semiweak.networks.build import build_network
 from semiweak.networks.statistics import statistics_kept
@@ -141,21 +143,16 @@ class UDAModule(SemanticModule):
         check_weights(
             {"supervised_weight": supervised_weight, "consistency_weight": consistency_weight}
         )
-        for name, value, allowed in (
-            ("supervised", supervised, Supervised),
-            ("consistency", consistency, Unsupervised),
-            ("annealing", annealing, Annealing),
-        ):
-            if value not in get_args(allowed):
-                said = ", ".join(map(repr, get_args(allowed)))
-                raise ValueError(f"{name} is {value!r}; it must be one of {said}")
-        for name, number in (
-            ("consistency_rampup", consistency_rampup),
-            ("radius", radius),
-            ("lr_step", lr_step),
-        ):
-            if number < 0:
-                raise ValueError(f"{name} is {number}; it must be 0 or more")
+        check_choices(
+            {
+                "supervised": (supervised, get_args(Supervised)),
+                "consistency": (consistency, get_args(Unsupervised)),
+                "annealing": (annealing, get_args(Annealing)),
+            }
+        )
+        check_at_least(
+            0, {"consistency_rampup": consistency_rampup, "radius": radius, "lr_step": lr_step}
+        )
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold is {threshold}; it is a probability: 0 to below 1")
         if not temperature > 0:
@@ -198,7 +195,7 @@ class UDAModule(SemanticModule):
         if self.weights["consistency"]:
             compared = ~batch["has_mask"] | self.all_images
             terms["consistency"] = self._consistency(
-                weak[compared], image[compared], batch["valid"][compared], compared
+                weak[compared], image[compared], batch["valid"][compared]
             )
         return terms
 
@@ -209,37 +206,42 @@ class UDAModule(SemanticModule):
     def _annealed(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.annealing == "none" or self._trainer is None:
             return labels
-        steps = int(self.trainer.estimated_stepping_batches)
-        return annealed_labels(
-            logits,
-            labels,
-            annealing_threshold(self.global_step, steps, logits.shape[1], self.annealing),
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError(
+                f"annealing is {self.annealing!r}, which needs to know how long the training is; "
+                "set trainer.max_epochs or trainer.max_steps"
+            )
+        threshold = annealing_threshold(
+            self.global_step, int(steps), logits.shape[1], self.annealing
         )
+        return annealed_labels(logits, labels, threshold)
 
-    def _consistency(self, weak: Tensor, image: Tensor, valid: Tensor, compared: Tensor) -> Tensor:
+    def _consistency(self, weak: Tensor, image: Tensor, valid: Tensor) -> Tensor:
         """The loss between the predictions of some images' two views; 0 where there are none."""
-        strong = weak
+        strong = probabilities(weak)
         if len(image):
             seen = self.view(image)
             with statistics_kept(self.network):
-                strong = seen.rotation.turn_back(self(seen.image))
+                strong = seen.rotation.turn_back(probabilities(self(seen.image)))
             valid = valid & seen.rotation.valid(valid)
         if self.consistency == "mutual_information":
-            joints = self.sum_over_ranks(self._joints(weak, strong, valid))
-            return mutual_information_loss(joints, lamb=self.mi_lambda, collapsed=self.collapsed)
-        values, known = kl_consistency(
+            joints = joint_matrices(probabilities(weak), strong, valid=valid, radius=self.radius)
+            return self._information(self.gather_from_ranks(joints).sum(0))
+        return self.mean_over_samples(*self._divergence(weak, strong, valid))
+
+    def _information(self, joints: Tensor) -> Tensor:
+        return mutual_information_loss(joints, lamb=self.mi_lambda, collapsed=self.collapsed)
+
+    def _divergence(self, weak: Tensor, strong: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """KL of logits of the weak view and probabilities of the strong one, turned back."""
+        return kl_consistency(
             weak,
-            strong,
+            _log(strong),
             valid=valid,
             temperature=self.temperature,
             threshold=self.threshold,
             stop_gradient=self.stop_gradient,
-        )
-        return self.mean_over_samples(values, known)
-
-    def _joints(self, weak: Tensor, strong: Tensor, valid: Tensor) -> Tensor:
-        return joint_matrices(
-            weak.float().softmax(1), strong.float().softmax(1), valid=valid, radius=self.radius
         )
 
     def loss_weights(self) -> dict[str, float]:
@@ -251,7 +253,7 @@ class UDAModule(SemanticModule):
         """Scores whole images, and computes both losses on them."""
         image, labels, valid = batch["image"], batch["labels"], batch["valid"]
         weak = self.predict_probabilities(image)
-        logits = weak.clamp_min(1e-12).log()
+        logits = _log(weak)
         loss, known = cross_entropy(logits, labels)
         self.val_loss.update(loss[known])
         self.val_scores.update(weak, labels)
@@ -263,20 +265,12 @@ class UDAModule(SemanticModule):
             seen = self.view(image[i : i + 1], generator=seed)
             back = seen.rotation.turn_back(self.predict_probabilities(seen.image))
             here = valid[i : i + 1] & seen.rotation.valid(valid[i : i + 1])
-            self.val_consistency.update(self._of_views(weak[i : i + 1], back, here))
-
-    def _of_views(self, weak: Tensor, strong: Tensor, valid: Tensor) -> Tensor:
-        if self.consistency == "mutual_information":
-            joints = joint_matrices(weak, strong, valid=valid, radius=self.radius)
-            return mutual_information_loss(joints, lamb=self.mi_lambda, collapsed=self.collapsed)
-        values, _ = kl_consistency(
-            weak.clamp_min(1e-12).log(),
-            strong.clamp_min(1e-12).log(),
-            valid=valid,
-            temperature=self.temperature,
-            threshold=self.threshold,
-        )
-        return values
+            if self.consistency == "mutual_information":
+                joints = joint_matrices(weak[i : i + 1], back, valid=here, radius=self.radius)
+                self.val_consistency.update(self._information(joints))
+            else:
+                loss, known = self._divergence(logits[i : i + 1], back, here)
+                self.val_consistency.update(loss[known])
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores and losses of the validation images."""
@@ -299,3 +293,8 @@ class UDAModule(SemanticModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "epoch"},
         }
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    """Logarithms, finite where a probability is 0."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()

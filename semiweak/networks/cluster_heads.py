@@ -22,12 +22,11 @@ class ClusterHeads(nn.Module):
     Attributes:
         best: The number of the head that predicts.
         mapping: The class of each of its clusters, ``int64 (M,)``; -1 where nobody knows.
+        seen: The sums of `observe` since `conclude`; None where there was no step.
     """
 
     best: Tensor
     mapping: Tensor
-    losses: Tensor
-    shares: Tensor
 
     def __init__(self, features: int, clusters: int, *, number: int, spatial_dims: int) -> None:
         super().__init__()
@@ -37,9 +36,9 @@ class ClusterHeads(nn.Module):
         )
         self.register_buffer("best", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mapping", torch.full((clusters,), -1))
-        # Sums over the steps of an epoch, the last value of each being the number of steps.
-        self.register_buffer("losses", torch.zeros(number + 1), persistent=False)
-        self.register_buffer("shares", torch.zeros(clusters + 1), persistent=False)
+        # What an epoch has shown. No buffer, which distributed training would overwrite by that of
+        # the first process.
+        self.seen: Tensor | None = None
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """The logits of each head, ``(B, M, *S)``."""
@@ -68,37 +67,32 @@ class ClusterHeads(nn.Module):
 
     @torch.no_grad()
     def observe(self, losses: list[Tensor], probabilities: Tensor) -> None:
-        """Remembers the loss of each head, and how often each cluster is predicted.
+        """Adds up the loss of each head, how often each cluster is predicted, and the steps.
 
         Args:
             losses: A scalar a head.
             probabilities: Of the best head, ``(B, M, *S)``.
         """
-        one = self.losses.new_ones(1)
-        self.losses += torch.cat((torch.stack(losses).to(one.dtype), one))
-        mean = probabilities.to(one.dtype).mean((0, *range(2, probabilities.ndim)))
-        self.shares += torch.cat((mean, one))
+        mean = probabilities.float().mean((0, *range(2, probabilities.ndim)))
+        seen = torch.cat((torch.stack(losses).to(mean.dtype), mean, mean.new_ones(1)))
+        self.seen = seen if self.seen is None else self.seen + seen
 
-    def conclude(self, losses: Tensor, shares: Tensor) -> float | None:
+    def conclude(self, seen: Tensor) -> float:
         """Ends an epoch: chooses the best head, and forgets.
 
         A head that becomes the best has other clusters, whose meaning is not known.
 
         Args:
-            losses: What the attribute has summed up, over all processes.
-            shares: Likewise.
+            seen: What the attribute has summed up, over all processes.
 
         Returns:
             The entropy of the clusters' mean probabilities as a share of the largest one, log M: 0
-            when all pixels are in one cluster. None if there was no step.
+            when all pixels are in one cluster.
         """
-        self.losses.zero_()
-        self.shares.zero_()
-        if not losses[-1]:
-            return None
-        best = losses[:-1].argmin()
+        self.seen = None
+        best = seen[: len(self.heads)].argmin()
         if best != self.best:
             self.best.copy_(best)
             self.mapping.fill_(-1)
-        mean = shares[:-1] / shares[-1]
+        mean = seen[len(self.heads) : -1] / seen[-1]
         return float(torch.special.entr(mean).sum() / math.log(self.clusters))

@@ -12,6 +12,7 @@ import torch
 
 from semiweak import IICModule, SyntheticDataModule, Weakening
 from semiweak.losses.mutual_information import joint_matrices, mutual_information_loss
+from semiweak.methods import iic
 
 K = 3
 
@@ -82,7 +83,7 @@ def test_sub_heads_are_averaged_and_differ() -> None:
     batch = batch_of()
     torch.manual_seed(1)
     terms = module.losses(batch)
-    means = {name: heads.losses[:-1] / heads.losses[-1] for name, heads in module._heads()}
+    means = {name: heads.seen[:3] for name, heads in module._heads()}  # of one step
     for name, mean in means.items():
         assert len(set(mean.tolist())) == 3
         assert terms[name].item() == pytest.approx(mean.mean().item(), rel=1e-5)
@@ -173,7 +174,7 @@ def test_another_best_head_is_chosen_before_validation(tmp_path: Path) -> None:
     trainer(tmp_path, max_epochs=2).fit(module, datamodule=data())
     for _, heads in module._heads():
         assert (heads.mapping >= 0).all()
-        assert not heads.losses.any()
+        assert heads.seen is None
 
 
 def collapse(module: IICModule) -> None:
@@ -206,6 +207,25 @@ def test_no_alarm_without_a_collapse(tmp_path: Path) -> None:
     fit = trainer(tmp_path)
     fit.fit(module, datamodule=data())  # a warning would be an error here
     assert fit.callback_metrics["train/entropy/main"] > 0.5
+
+
+def test_half_precision_ends_at_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probabilities of bfloat16 have three digits, which no loss in float32 brings back."""
+    taken: list[torch.Tensor] = []
+
+    def record(first: torch.Tensor, second: torch.Tensor, **options: Any) -> torch.Tensor:
+        taken.extend((first, second))
+        return joint_matrices(first, second, **options)
+
+    monkeypatch.setattr(iic, "joint_matrices", record)
+    module, batch = build(), batch_of()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module.network.features(batch["image"]).dtype == torch.bfloat16
+        module.losses(batch)
+    assert len(taken) == 4
+    for x in taken:
+        assert x.dtype == torch.float32
+        assert (x != x.bfloat16().float()).float().mean() > 0.5  # the corners are 0
 
 
 @pytest.mark.parametrize(

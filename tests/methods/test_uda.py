@@ -17,6 +17,7 @@ from semiweak.augment.rotation import Rotation
 from semiweak.losses.mutual_information import joint_matrices, mutual_information_loss
 from semiweak.losses.supervised import cross_entropy, dice_loss
 from semiweak.losses.uda import annealed_labels, annealing_threshold, kl_consistency
+from semiweak.methods import uda
 
 K = 3
 
@@ -66,11 +67,13 @@ def test_kl_between_unlabelled_images_and_their_views_turned_back(all_images: bo
     terms = module.losses(batch)
     first = 0 if all_images else 1
     assert torch.equal(watched.weak, batch["image"][first:])
-    back = watched.seen.rotation.turn_back(module(watched.seen.image))
+    back = watched.seen.rotation.turn_back(module(watched.seen.image).softmax(1))
     valid = batch["valid"][first:] & watched.seen.rotation.valid(batch["valid"][first:])
     assert valid.float().mean() < 13 / 16
     weak = module(batch["image"])
-    values, _ = kl_consistency(weak[first:], back, valid=valid, **settings)
+    # Where the turned frame shows nothing there is no probability; those pixels do not count.
+    seen = back.where(valid[:, None], torch.ones(())).log()
+    values, _ = kl_consistency(weak[first:], seen, valid=valid, **settings)
     assert terms["consistency"].item() == pytest.approx(values.mean().item(), rel=1e-5)
     dice = dice_loss(weak, batch["labels"])[0][0]
     assert terms["supervised"].item() == pytest.approx(dice.item(), rel=1e-5)
@@ -83,7 +86,7 @@ def test_mutual_information_between_the_views(radius: int) -> None:
     module.view = watched = Watched(module.view)
     batch = batch_of()
     terms = module.losses(batch)
-    back = watched.seen.rotation.turn_back(module(watched.seen.image)).softmax(1)
+    back = watched.seen.rotation.turn_back(module(watched.seen.image).softmax(1))
     valid = watched.seen.rotation.valid(batch["valid"][1:])
     weak = module(batch["image"][1:]).softmax(1)
     joints = joint_matrices(weak, back, valid=valid, radius=radius)
@@ -184,6 +187,36 @@ def test_annealing_leaves_out_what_is_predicted_well(schedule: str, tmp_path: Pa
     assert [step for step, *_ in seen] == list(range(8))
     assert seen[0][1] < seen[-1][1] <= 1
     assert any((left != labels).any() for _, _, left, labels in seen)
+
+
+def test_annealing_has_to_know_the_end(tmp_path: Path) -> None:
+    fit = trainer(tmp_path, max_epochs=-1, limit_val_batches=0)
+    with pytest.raises(ValueError, match="annealing is 'log', which needs to know"):
+        fit.fit(build(annealing="log"), datamodule=data())
+
+
+@pytest.mark.parametrize("consistency", ["kl", "mutual_information"])
+def test_half_precision_ends_at_the_logits(
+    consistency: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probabilities of bfloat16 have three digits, which no loss in float32 brings back."""
+    taken: list[Tensor] = []
+
+    def record(weak: Tensor, strong: Tensor, **options: Any) -> Any:
+        taken.extend([weak, strong] if consistency == "mutual_information" else [strong])
+        return loss(weak, strong, **options)
+
+    name = "kl_consistency" if consistency == "kl" else "joint_matrices"
+    loss = getattr(uda, name)
+    monkeypatch.setattr(uda, name, record)
+    module, batch = build(consistency=consistency), batch_of()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert module(batch["image"]).dtype == torch.bfloat16
+        module.losses(batch)
+    assert taken
+    assert all(x.dtype == torch.float32 for x in taken)
+    # No value is one that bfloat16 has, but for 0 and 1.
+    assert any((x != x.bfloat16().float()).float().mean() > 0.9 for x in taken)
 
 
 def test_the_learning_rate_falls_by_steps(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def heads():
 def end_of_epoch(heads, *steps):
     for losses, probabilities in steps:
         heads.observe([torch.tensor(v) for v in losses], torch.tensor(probabilities)[None, :, None])
-    return heads.conclude(heads.losses.clone(), heads.shares.clone())
+    return heads.conclude(heads.seen.clone())
 
 
 CERTAIN = [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]
@@ -57,10 +57,10 @@ def test_entropy_of_the_mean_probabilities(heads, steps, entropy):
     assert found == pytest.approx(entropy, abs=1e-5)
 
 
-def test_an_epoch_without_a_step_tells_nothing(heads):
-    heads.best.fill_(1)
-    assert end_of_epoch(heads) is None
-    assert int(heads.best) == 1
+def test_what_was_seen_is_forgotten_after_the_epoch(heads):
+    assert heads.seen is None
+    end_of_epoch(heads, ((0.0, 0.0), EVEN))
+    assert heads.seen is None
 
 
 def test_probabilities_of_clusters_add_up_by_class(heads):
@@ -76,8 +76,11 @@ def test_clusters_without_a_meaning_are_no_classes(heads):
 
 
 def test_meaning_and_choice_are_kept_and_sums_are_not(heads):
-    assert set(heads.state_dict()) >= {"best", "mapping"}
-    assert not {"losses", "shares"} & set(heads.state_dict())
+    end_of_epoch(heads, ((0.0, 0.0), EVEN))
+    heads.observe([torch.zeros(())] * 2, torch.tensor(EVEN)[None, :, None])
+    # Distributed training copies all buffers of the first process to the others at every step.
+    assert {name for name, _ in heads.named_buffers()} == {"best", "mapping"}
+    assert {"best", "mapping"} <= set(heads.state_dict())
 
 
 def test_volumes():
@@ -85,4 +88,4 @@ def test_volumes():
     (logits,) = heads(torch.randn(1, 3, 2, 4, 4))
     assert logits.shape == (1, 2, 2, 4, 4)
     heads.observe([torch.zeros(())], logits.softmax(1))
-    assert heads.shares[:-1].sum().item() == pytest.approx(1)
+    assert heads.seen[1:-1].sum().item() == pytest.approx(1)
