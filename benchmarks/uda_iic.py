@@ -22,15 +22,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 import semiweak
 from benchmarks.report import machine, table
+from benchmarks.resolution import halved
 from semiweak import SparseInstanceDataModule, Weakening
-from semiweak.data.annotations import Annotation, Sample
+from semiweak.data.annotations import Sample
 from semiweak.data.patches import Geometry
 
 SUPERVISED, KL, IID, ALL, IIC = "supervised alone", "UDA, KL", "UDA, IID", "all labels", "IIC"
@@ -63,17 +63,10 @@ STUDY: dict[str, dict[tuple[str, str], dict[float, float]]] = {
 
 
 class HalfSize(SparseInstanceDataModule):
-    """Images at half their resolution, so that a patch shows four times as much."""
+    """Images at half their resolution."""
 
     def _read(self, entry: Any, name: str, block: Any) -> Sample:
-        sample = super()._read(entry, name, block)
-        height, width = (n // 2 * 2 for n in sample.shape)
-        image = sample.image[:, :height, :width].astype(np.float32)
-        corners = [image[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
-        mask = sample.annotation.mask
-        assert mask is not None
-        half = mask[:height:2, :width:2].copy()
-        return Sample(np.mean(corners, axis=0), Annotation(mask=half), sample.name)
+        return halved(super()._read(entry, name, block))
 
 
 def images(dataset: str, options: argparse.Namespace, **settings: Any) -> SparseInstanceDataModule:

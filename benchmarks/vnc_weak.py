@@ -23,14 +23,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 
 import semiweak
 from benchmarks.report import machine, table
+from benchmarks.resolution import halved
 from semiweak import VNCDataModule
-from semiweak.data.annotations import Annotation, Sample
+from semiweak.data.annotations import Sample
 from semiweak.data.weaken import Weakening
 
 WEAK: dict[str, dict[str, float]] = {
@@ -57,15 +57,10 @@ ALL_MASKS = "masks"  # at ACR 1 there is nothing weak
 
 
 class BinnedVNC(VNCDataModule):
-    """The slices at half the resolution, 9.2 nm, so that a patch shows four times as much."""
+    """The slices at half the resolution, 9.2 nm."""
 
     def _read(self, folder: Path, path: Path) -> Sample:
-        sample = super()._read(folder, path)
-        image, mask = sample.image.astype(np.float32), sample.annotation.mask
-        assert mask is not None
-        corners = [image[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
-        half = np.mean(corners, axis=0)
-        return Sample(half, Annotation(mask=mask[::2, ::2].copy()), sample.name)
+        return halved(super()._read(folder, path))
 
 
 class Falling(pl.Callback):
