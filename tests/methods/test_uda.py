@@ -94,6 +94,19 @@ def test_mutual_information_between_the_views(radius: int) -> None:
     assert terms["consistency"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_mutual_information_is_of_the_images_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares of classes over a few images are not those over all."""
+    module = build(consistency="mutual_information", view={"number": 0})
+    there = torch.rand(1, K, K, generator=torch.Generator().manual_seed(1)) * 100
+    monkeypatch.setattr(module, "gather_from_ranks", lambda here: torch.stack([here, there]))
+    batch = batch_of(painted=1)
+    weak = module(batch["image"])[1:].softmax(1)
+    together = joint_matrices(weak, weak) + there
+    expected = mutual_information_loss(together).item()
+    assert module.losses(batch)["consistency"].item() == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(mutual_information_loss(joint_matrices(weak, weak)).item())
+
+
 @pytest.mark.parametrize("consistency", ["kl", "mutual_information"])
 def test_the_target_takes_no_gradient_by_kl_and_both_learn_by_information(consistency: str) -> None:
     module = build(consistency=consistency)
