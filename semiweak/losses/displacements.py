@@ -37,11 +37,14 @@ def displaced_products(
         first: ``(B, K, *S)``, float32 or float64.
         second: ``(B, K', *S)``, of the same type.
         reach: The largest displacement along each axis, in pixels, less than its length.
-        route: None takes the one that is faster for the size.
+        route: None takes the one that is faster for the size; with a reach of 0, one plain product
+            an image.
 
     Returns:
         ``(N, K, K')``, the displacements t in lexicographic order from -reach to reach.
     """
+    if route is None and not any(reach):
+        return (first.flatten(2) @ second.flatten(2).mT).sum(0, keepdim=True)
     chosen = route or _faster(first, reach)
     return cast(
         Tensor, (_Products if chosen == "products" else _Spectra).apply(first, second, reach)
