@@ -625,8 +625,10 @@ def test_i_every_loss_is_compared_with_a_naive_loop() -> None:
 # k: it learns
 
 
-def learn(cls: Method, folder: Path, annotation: dict[str, Any], **changes: Any) -> float:
-    """The method's own score after a short training on synthetic images."""
+def learn(
+    cls: Method, folder: Path, annotation: dict[str, Any], score: str = "", **changes: Any
+) -> float:
+    """A score after a short training on synthetic images, by default the method's own."""
     torch.set_num_threads(2)
     pl.seed_everything(0)
     module = build(cls, **(LEARNING | changes))
@@ -638,7 +640,7 @@ def learn(cls: Method, folder: Path, annotation: dict[str, Any], **changes: Any)
         max_epochs=1, precision="bf16-mixed", default_root_dir=folder, num_sanity_val_steps=0
     )
     trainer.fit(module, datamodule=data)
-    return trainer.callback_metrics[cls.monitor].item()
+    return trainer.callback_metrics[score or cls.monitor].item()
 
 
 LEARNING: dict[str, Any] = {
@@ -659,11 +661,22 @@ CELLS = {"num_train": 64, "instance_ratio": 0.1, "batch_size": 4, "samples_per_e
 
 
 @pytest.mark.slow
-@every_method
+@pytest.mark.parametrize(
+    "cls", [cls for cls in METHODS if cls.annotation_terms], ids=lambda cls: cls.__name__
+)
 def test_k_learns_the_synthetic_images(cls: type[SegmentationModule], tmp_path: Path) -> None:
     objects = finds_objects(cls)
     score = learn(cls, tmp_path, CELLS if objects else PAINTED)
     assert score > (0.35 if objects else 0.5)
+
+
+@pytest.mark.slow
+def test_k_clusters_of_two_views_tell_of_each_other(tmp_path: Path) -> None:
+    """Of IIC nothing else is certain: which classes they are is up to the images."""
+    data = PAINTED | {"num_classes": 2, "batch_size": 4, "samples_per_epoch": 4 * 120}
+    settings = {"num_classes": 2, "norm": "group", "lr": 1e-3, "radius": 1}
+    told = -learn(semiweak.IICModule, tmp_path, data, "train/main", **settings)
+    assert told > 0.5 * math.log(2)
 
 
 @pytest.mark.slow
