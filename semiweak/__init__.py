@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from semiweak.data.bigbrain import BigBrainDataModule as BigBrainDataModule
     from semiweak.data.cell_tracking import CellTrackingDataModule as CellTrackingDataModule
     from semiweak.data.folder import MixedAnnotationDataModule as MixedAnnotationDataModule
+    from semiweak.data.openorganelle import OpenOrganelleDataModule as OpenOrganelleDataModule
     from semiweak.data.sparse_instances import (
         SparseInstanceDataModule as SparseInstanceDataModule,
     )
@@ -60,6 +61,7 @@ _HOME = {
     "BigBrainDataModule": "semiweak.data.bigbrain",
     "CellTrackingDataModule": "semiweak.data.cell_tracking",
     "MixedAnnotationDataModule": "semiweak.data.folder",
+    "OpenOrganelleDataModule": "semiweak.data.openorganelle",
     "SparseInstanceDataModule": "semiweak.data.sparse_instances",
     "SyntheticDataModule": "semiweak.data.synthetic_module",
     "VNCDataModule": "semiweak.data.vnc",

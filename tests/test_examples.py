@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, real_data
+from openorganelle_container import organelles
 
 from semiweak.__main__ import main
 
@@ -78,6 +79,7 @@ def test_example_trains(
         "spoco_dsb": lambda: real_data("dsb2018/stage1_train"),
         "spoco_vnc": lambda: real_data("vnc_sstem"),
         "spoco_ovules_3d": lambda: real_data("plantseg_3d") / "sample_ovule.h5",
+        "supervised_openorganelle": lambda: organelles(tmp_path / "jrc_hela-2.n5"),
     }
     needs_root = "root" in config["data"]["init_args"]
     assert needs_root == (path.stem in roots), "where are the data of this example?"

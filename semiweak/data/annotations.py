@@ -75,6 +75,8 @@ class Annotation:
         instances_complete: Every object of the image (of its ``valid`` region) is painted in
             ``instances``, so that a 0 there is background and no object that nobody painted.
         contradictions: What could not be true at once and was settled when the files were read.
+        left_out: The mask is painted completely, and unknown where it shows a class that was left
+            out: a pixel there has none of the classes.
     """
 
     mask: NDArray[np.uint8] | None = None
@@ -92,6 +94,7 @@ class Annotation:
     annotated_classes: tuple[int, ...] | None = None
     instances_complete: bool = False
     contradictions: tuple[Contradiction, ...] = ()
+    left_out: bool = False
 
     @property
     def crowd(self) -> NDArray[np.bool_]:
@@ -150,10 +153,13 @@ class Annotation:
         return np.unique(objects[objects != 0])
 
     def is_dense(self, content: NDArray[np.bool_] | None = None) -> bool:
-        """Whether the mask says the class of every pixel (of ``content``, where that is given)."""
+        """Whether the mask is painted completely (in ``content``, where that is given).
+
+        It then says the class of every pixel, unless that class was left out.
+        """
         if self.mask is None or self.annotated_classes is not None:
             return False
-        known = self.mask != UNKNOWN
+        known = (self.mask != UNKNOWN) | self.left_out
         if self.valid is not None:
             known = known & self.valid
         if content is not None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from semiweak.data.annotations import Kind, Task
+from semiweak.data.hierarchy import Hierarchy, merging_for
 from semiweak.data.loading import LoadingDataModule, PartName
+from semiweak.data.merging import Merging, leave_out_rare
 from semiweak.data.normalize import Method, Normalization
 from semiweak.data.objects import Choice, ObjectSampling, choose_objects, write_choice
 from semiweak.data.patches import Geometry
@@ -38,6 +40,13 @@ class SegmentationDataModule(LoadingDataModule):
 
     Args:
         class_names: The classes, in the order of their ids; the first is class 0.
+        merge_classes: Merges classes: ``{new class: [old class, ...]}``, or a YAML or JSON file of
+            that form. ``class_names`` are then those of the files, and the model sees the new ones,
+            in the order of their first old class. A class that is not named stays as it is, and one
+            that is ``null`` is left out: its pixels are unknown. An entry can name other entries.
+        min_groups: Leave out, likewise, the classes that occur in fewer groups (sub-volumes,
+            patients), which cannot be split into training, validation and test; 3 in the DSP
+            supplement. All images are read to count them.
         task: ``"semantic"``: batches are `SemanticBatch`; ``"instances"``: `InstanceBatch`.
         spatial_dims: 2 for images, 3 for volumes.
         patch_size: Height and width (and depth) of a training patch in pixels, or one number for
@@ -88,6 +97,8 @@ class SegmentationDataModule(LoadingDataModule):
         self,
         *,
         class_names: list[str] | None = None,
+        merge_classes: Hierarchy | str | None = None,
+        min_groups: int = 0,
         task: Task = "semantic",
         spatial_dims: Literal[2, 3] = 2,
         patch_size: int | list[int] = 256,
@@ -140,6 +151,12 @@ class SegmentationDataModule(LoadingDataModule):
                 "weaken and one of instance_ratio, object_budget and objects_from are given; each "
                 "takes away annotation: give one of them"
             )
+        self.file_class_names = class_names
+        self.min_groups = min_groups
+        self._merging: Merging | None = None
+        if merge_classes is not None or min_groups:
+            self._merging = merging_for(task, class_names, merge_classes, min_groups)
+            class_names = list(self._merging.names)
         self.class_names = class_names
         self.task = task
         self.spatial_dims: int = spatial_dims
@@ -225,11 +242,14 @@ class SegmentationDataModule(LoadingDataModule):
         sources = self.sources()
         by_name = {source.name: source for source in sources}
         parts = self._split(by_name)
+        if self._merging is not None and self.min_groups:
+            kept = leave_out_rare(self._merging, sources, self.min_groups, tell=training)
+            self.class_names = list(kept.names)
         self._parts["test"] = [by_name[name] for name in parts.test]
         self._parts["val"] = [by_name[name] for name in parts.val]
         if not training:
             return
-        train = [by_name[name] for name in parts.train]
+        train = self._merged([by_name[name] for name in parts.train])
         if self.sampling:
             train = choose_objects(train, self.sampling, Memory(self.cache_mb * 1_000_000).keep)
         memory = Memory(self.cache_mb * 1_000_000)
@@ -265,7 +285,14 @@ class SegmentationDataModule(LoadingDataModule):
 
     def part(self, name: PartName) -> list[Source]:
         """The images of one part of the split, after `setup`."""
-        return self._parts.get(name, [])
+        sources = self._parts.get(name, [])
+        # Which classes are left out is known when a checkpoint is, and that is after `setup`.
+        return sources if name == "train" else self._merged(sources)
+
+    def _merged(self, sources: list[Source]) -> list[Source]:
+        if self._merging is None:
+            return sources
+        return self._merging.only(self.class_names or []).sources(sources)
 
     def _split(self, sources: dict[str, Source]) -> Split:
         names = list(sources)
@@ -300,6 +327,8 @@ class SegmentationDataModule(LoadingDataModule):
     def adopt(self, description: DataDescription) -> None:
         """Treats images as those that a model was trained on: its classes and normalisation."""
         names = list(description["class_names"])
+        if self._merging is not None and self.min_groups and self._merging.has(names):
+            self.class_names = names  # those that the training data had in enough groups
         if self.class_names is not None and self.class_names != names:
             raise ValueError(
                 f"the model was trained on the classes {names}, the data have {self.class_names}; "
@@ -311,6 +340,7 @@ class SegmentationDataModule(LoadingDataModule):
                 f"spatial_dims, now {self.spatial_dims}, to it"
             )
         self.class_names = names
+        self.file_class_names = self.file_class_names or names
         self.normalization = Normalization(
             tuple(description["offset"]), tuple(description["scale"])
         )

@@ -62,7 +62,8 @@ class MixedAnnotationDataModule(SegmentationDataModule):
 
     Args:
         root: The folder; by default that of the manifest.
-        class_names: The classes in the order of their ids. Not needed to predict.
+        class_names: The classes in the order of their ids, as the files use them. Not needed to
+            predict.
         manifest: A CSV file that lists images and label images, in place of the folders.
         mask_values: Class of each pixel value in masks and scribbles, such as ``{0: 0, 255: 1}``
             or ``{"#ff0000": 1}``, where files do not hold class ids.
@@ -113,7 +114,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         boxes: dict[str, BoxAnnotations] = {}
         points: dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]] = {}
         tags: dict[str, NDArray[np.int8]] = {}
-        names = list(self.class_names or []) if self.task == "semantic" else []
+        names = list(self.file_class_names or []) if self.task == "semantic" else []
         if names:
             if (where := self._box_file()) is not None:
                 read_boxes = read_voc_boxes if where.is_dir() else read_coco_boxes
@@ -169,7 +170,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
 
     def _rows(self) -> list[ManifestRow]:
         if self.manifest is not None:
-            return read_manifest(self.manifest, list(self.class_names or []))
+            return read_manifest(self.manifest, list(self.file_class_names or []))
         if not self.root.is_dir():
             raise ValueError(f"there is no folder {self.root}")
         folder = _only([self.root / name for name in IMAGE_FOLDERS if (self.root / name).is_dir()])
@@ -203,6 +204,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
         tags: NDArray[np.int8] | None,
     ) -> Sample:
         sample = self._read_bare(row)
+        names = self.file_class_names or []
         d = self.spatial_dims
         known: dict[str, Any] = {
             "boxes": np.zeros((0, 2 * d), np.float32),
@@ -216,7 +218,7 @@ class MixedAnnotationDataModule(SegmentationDataModule):
                 labels = self._labels(path, sample, self.mask_values)
                 # Said what its values mean, or a few strokes: {0, 255} is no black and white mask.
                 declared = self.mask_values is not None or kind == "scribbles"
-                known[kind] = check_mask(labels, self.num_classes, path, declared=declared)
+                known[kind] = check_mask(labels, len(names), path, declared=declared)
         if row.instances and self.task == "instances":
             known["instances"] = self._labels(row.instances, sample)
             known["instances_complete"] = self.instances_complete

@@ -32,7 +32,7 @@ def to_boxes(annotation: Annotation, num_classes: int, *, min_size: int = 1) -> 
     if not painting.known.any():
         return blank(shape)
     beside_unknown = None
-    if not painting.known.all():
+    if not painting.known.all() and not annotation.is_dense():
         everywhere = np.ones((3,) * len(shape), bool)
         beside_unknown = ndimage.binary_dilation(~painting.known, everywhere)
     boxes, labels, crowd = [], [], []

@@ -80,7 +80,7 @@ def summarise(
 
 def _told(annotation: Annotation, shape: tuple[int, ...], num_classes: int) -> tuple[int, int]:
     """How many pixels are pinned, and how many narrowed."""
-    if annotation.is_dense():
+    if annotation.is_dense() and not annotation.left_out:
         return math.prod(shape), math.prod(shape)
     pinned = narrowed = np.zeros(shape, bool)
     if annotation.instances is not None:

@@ -27,7 +27,7 @@ def to_tags(annotation: Annotation, num_classes: int) -> Annotation:
     """
     painting = painting_of(annotation, num_classes)
     found = np.bincount(painting.mask.ravel(), minlength=UNKNOWN + 1) > 0
-    unseen = ABSENT if painting.known.all() else NOT_LOOKED_AT
+    unseen = ABSENT if painting.known.all() or annotation.is_dense() else NOT_LOOKED_AT
     tags = np.full(num_classes, NOT_LOOKED_AT, np.int8)
     for c in painting.classes:
         tags[c] = PRESENT if found[c] else unseen
