@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from semiweak.methods.adversarial_spoco import (
         AdversarialSpocoModule as AdversarialSpocoModule,
     )
+    from semiweak.methods.box_projection import BoxProjectionModule as BoxProjectionModule
     from semiweak.methods.dsp import DSPModule as DSPModule
     from semiweak.methods.fixmatch import FixMatchModule as FixMatchModule
     from semiweak.methods.iic import IICModule as IICModule
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AdversarialSpocoModule": "semiweak.methods.adversarial_spoco",
+    "BoxProjectionModule": "semiweak.methods.box_projection",
     "DSPModule": "semiweak.methods.dsp",
     "FixMatchModule": "semiweak.methods.fixmatch",
     "IICModule": "semiweak.methods.iic",

@@ -59,6 +59,25 @@ def annotations_of(batch: SemanticBatch) -> BatchAnnotations:
     return BatchAnnotations(painted, pixels, classes, boxes, torch.cat(batch["box_labels"]).long())
 
 
+def box_pixels(batch: SemanticBatch) -> tuple[Tensor, Tensor]:
+    """The pixels of each box: those whose centres lie in it. Boxes without any are left out.
+
+    Pixel i covers [i, i + 1) of a box's coordinates. A box rules its class out at pixels that it
+    does not even touch; that a row of it holds an object is said of no row that it merely touches.
+
+    Returns:
+        Image, starts and ends (half-open) of each box ``int64 (N, 1 + 2d)``, and their classes
+        ``int64 (N,)``.
+    """
+    size = batch["labels"].shape[1:]
+    corners = _with_image(batch["boxes"], 2 * len(size))
+    classes = torch.cat(batch["box_labels"]).long()
+    pixels = torch.ceil(corners[:, 1:] - 0.5).long().clamp_min(0)
+    pixels = pixels.minimum(pixels.new_tensor([*size, *size]))
+    some = (pixels[:, : len(size)] < pixels[:, len(size) :]).all(1)
+    return torch.cat((corners[:, :1].long(), pixels), 1)[some], classes[some]
+
+
 def _with_image(rows: list[Tensor], width: int) -> Tensor:
     """The rows of all images, each behind the number of its image, ``(N, 1 + width)``."""
     numbers = [row.new_full((len(row), 1), i) for i, row in enumerate(rows)]

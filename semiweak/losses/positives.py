@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from semiweak.losses.pixels import highest_in_boxes
 from semiweak.losses.prototypes import Positives
 
 UNKNOWN = 255
@@ -71,7 +72,7 @@ def box_positives(
         candidates: The classes that a pixel may have, none in padding, ``bool (B, C, *S)``.
         reading: ``"maxima"``: each is a positive; ``"pooled"``: each box is one.
     """
-    at, box = _highest(scores.detach(), boxes, classes, candidates)
+    at, box, _ = highest_in_boxes(scores.detach(), boxes, classes, candidates)
     values = scores.flatten()[at]
     if reading == "maxima":
         return _add_up(values, classes[box], scores.shape[1])
@@ -112,32 +113,6 @@ def tag_positives(
     zeros = scores.new_zeros(scores.shape[1])
     sums = zeros.scatter_add(0, classes, torch.where(may, values, 0.0).sum(1))
     return Positives(sums, zeros.scatter_add(0, classes, number.to(zeros.dtype)))
-
-
-def _highest(
-    scores: Tensor, boxes: Tensor, classes: Tensor, candidates: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Where the highest scores of all rows and columns are in the flat scores, and of which box."""
-    size = scores.shape[2:]
-    plane = torch.arange(math.prod(size), device=scores.device).view(size)
-    at: list[Tensor] = []
-    box: list[Tensor] = []
-    for n, (c, (image, *corners)) in enumerate(zip(classes.tolist(), boxes.tolist(), strict=True)):
-        starts, stops = corners[: len(size)], corners[len(size) :]
-        inside = (image, c, *(slice(a, b) for a, b in zip(starts, stops, strict=True)))
-        region = scores[inside].masked_fill(~candidates[inside], -math.inf)
-        where = plane[inside[2:]] + (image * scores.shape[1] + c) * plane.numel()
-        for axis in range(len(size)):
-            rows = region.movedim(axis, 0).flatten(1)
-            if rows.numel() == 0:
-                continue
-            highest, place = rows.max(1)
-            found = where.movedim(axis, 0).flatten(1).gather(1, place[:, None])[:, 0]
-            at.append(found[highest > -math.inf])
-            box.append(torch.full_like(at[-1], n))
-    if not at:
-        return classes[:0], classes[:0]
-    return torch.cat(at), torch.cat(box)
 
 
 def _flat(scores: Tensor, pixels: Tensor, classes: Tensor) -> Tensor:
