@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         AdversarialSpocoModule as AdversarialSpocoModule,
     )
     from semiweak.methods.box_projection import BoxProjectionModule as BoxProjectionModule
+    from semiweak.methods.con2r import Con2RModule as Con2RModule
     from semiweak.methods.dsp import DSPModule as DSPModule
     from semiweak.methods.fixmatch import FixMatchModule as FixMatchModule
     from semiweak.methods.iic import IICModule as IICModule
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AdversarialSpocoModule": "semiweak.methods.adversarial_spoco",
     "BoxProjectionModule": "semiweak.methods.box_projection",
+    "Con2RModule": "semiweak.methods.con2r",
     "DSPModule": "semiweak.methods.dsp",
     "FixMatchModule": "semiweak.methods.fixmatch",
     "IICModule": "semiweak.methods.iic",

@@ -653,6 +653,7 @@ LEARNING: dict[str, Any] = {
     "photometric": None,
     "strong": {"cutout_size": 8},
     "norm_weight": 0.001,
+    "contrast_weight": 0.1,
     "max_masks": 4,
 }
 # The best that grey levels alone can reach is below 0.35; see tests/data/test_synthetic.py.

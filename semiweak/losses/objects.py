@@ -137,9 +137,26 @@ def random_unlabelled(
     Returns:
         Positions ``int64 (B, count)`` among the N pixels; 0 where an image has no such pixel.
     """
-    _, place = torch.nonzero(objects.number == UNLABELLED, as_tuple=True)
-    first = objects.unlabelled.cumsum(0) - objects.unlabelled
-    sizes = objects.unlabelled[:, None].expand(-1, count)
+    return random_among(objects.number == UNLABELLED, count, generator)
+
+
+def random_among(eligible: Tensor, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Eligible pixels of each image, each equally likely, with repetition.
+
+    The first images get the same whatever images follow them.
+
+    Args:
+        eligible: ``bool (B, N)``.
+        count: How many.
+        generator: Repeats the draw.
+
+    Returns:
+        Positions ``int64 (B, count)`` among the N pixels; 0 where an image has no such pixel.
+    """
+    _, place = torch.nonzero(eligible, as_tuple=True)
+    number = eligible.sum(1)
+    first = number.cumsum(0) - number
+    sizes = number[:, None].expand(-1, count)
     if not len(place):
         return torch.zeros_like(sizes)
     rank = _random_ranks(sizes, generator)

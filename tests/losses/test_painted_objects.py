@@ -9,6 +9,7 @@ from semiweak.losses.objects import (
     find_objects,
     mean_over_objects,
     object_means,
+    random_among,
     random_pixels,
     random_unlabelled,
 )
@@ -204,6 +205,19 @@ def test_random_unlabelled_pixels_are_uniform():
         assert counts.sum() == counts[pixels].sum()
         assert chi_square(counts[pixels].double()) < 3.5 * len(pixels) + 4
     assert not draws[2].any()
+
+
+def test_random_pixels_among_the_eligible_are_uniform_and_do_not_hang_on_later_images():
+    eligible = torch.zeros(3, 12, dtype=torch.bool)
+    eligible[0, [1, 4, 11]] = eligible[2, :10] = True
+    draws = random_among(eligible, 5000, seeded())
+    for i in (0, 2):
+        counts = torch.bincount(draws[i], minlength=12)
+        pixels = eligible[i]
+        assert counts.sum() == counts[pixels].sum()
+        assert chi_square(counts[pixels].double()) < 3.5 * int(pixels.sum()) + 4
+    assert not draws[1].any()
+    assert torch.equal(random_among(eligible[:2], 5000, seeded()), draws[:2])
 
 
 def test_nothing_to_draw_from():
