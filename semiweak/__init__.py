@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     )
     from semiweak.methods.box_projection import BoxProjectionModule as BoxProjectionModule
     from semiweak.methods.con2r import Con2RModule as Con2RModule
+    from semiweak.methods.chance import ClassPriorModule as ClassPriorModule
+    from semiweak.methods.chance import RandomModule as RandomModule
+    from semiweak.methods.classification_branch import (
+        ClassificationBranchModule as ClassificationBranchModule,
+    )
     from semiweak.methods.dsp import DSPModule as DSPModule
     from semiweak.methods.fixmatch import FixMatchModule as FixMatchModule
     from semiweak.methods.iic import IICModule as IICModule
@@ -54,10 +59,13 @@ _HOME = {
     "AdversarialSpocoModule": "semiweak.methods.adversarial_spoco",
     "BoxProjectionModule": "semiweak.methods.box_projection",
     "Con2RModule": "semiweak.methods.con2r",
+    "ClassificationBranchModule": "semiweak.methods.classification_branch",
+    "ClassPriorModule": "semiweak.methods.chance",
     "DSPModule": "semiweak.methods.dsp",
     "FixMatchModule": "semiweak.methods.fixmatch",
     "IICModule": "semiweak.methods.iic",
     "PseudoLabelModule": "semiweak.methods.pseudo_label",
+    "RandomModule": "semiweak.methods.chance",
     "SpocoModule": "semiweak.methods.spoco",
     "SupervisedModule": "semiweak.methods.supervised",
     "UDAModule": "semiweak.methods.uda",

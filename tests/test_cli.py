@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -32,6 +33,7 @@ from mixed_folder import (
 )
 from PIL import Image
 
+import semiweak
 from semiweak import MixedAnnotationDataModule, SupervisedModule, Tiling, __version__
 from semiweak.data.normalize import Normalization
 
@@ -614,3 +616,34 @@ def test_a_checkpoint_names_no_code_but_its_own_class(trained):
     arguments = torch.load(trained.best, weights_only=True)["hyper_parameters"]
     assert arguments["_class_path"] == "semiweak.methods.supervised.SupervisedModule"
     assert [name for name in arguments if name.startswith("_")] == ["_class_path"]
+
+
+# Methods that learn nothing
+
+
+@pytest.mark.parametrize("method", ["RandomModule", "ClassPriorModule"])
+def test_chance_is_run_as_any_method_is(trained, new, method, capsys):
+    options = folder_options(trained.folder, test=1)
+    model = ("--model", method, "--model.num_classes", 3)
+    run("fit", *model, *options, *QUIET)  # for 100 epochs, if it learnt
+    home = Path("runs/version_0")
+    assert everything_in(home / "checkpoints") == ["best.ckpt", "last.ckpt"]
+    assert "best model: runs/version_0/checkpoints/best.ckpt" in capsys.readouterr().out
+    checkpoint = home / "checkpoints" / "best.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 1
+    run("test", "--config", home / "config.yaml", "--ckpt_path", checkpoint)
+    assert "test/dice/nucleus" in capsys.readouterr().out
+    predict(checkpoint)
+    assert set(np.unique(pixels("labels/a.png"))) == {0, 1, 2}
+    drawn = getattr(semiweak, method).load_from_checkpoint(checkpoint, weights_only=True)
+    expected = drawn.predict_probabilities(torch.zeros(1, 1, 70, 55), ["a"]).argmax(1)[0]
+    assert (pixels("labels/a.png") == expected.numpy()).all()
+
+
+def test_the_prior_is_in_the_checkpoint(trained):
+    options = folder_options(trained.folder)
+    run("fit", "--model", "ClassPriorModule", "--model.num_classes", 3, *options, *QUIET)
+    state = torch.load("runs/version_0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    # Three of the four masks train, and two clicks.
+    expected = 3 * np.bincount(truth().ravel()) + [0, 1, 1]
+    assert state["counts"].tolist() == expected.tolist()

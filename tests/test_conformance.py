@@ -56,6 +56,10 @@ SMALL: dict[str, Any] = {
 }
 
 every_method = pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+# Chance has no loss: of it a, the two ranks of h, and j are asked.
+every_learner = pytest.mark.parametrize(
+    "cls", [cls for cls in METHODS if cls.learns], ids=lambda cls: cls.__name__
+)
 Method = type[SegmentationModule]
 
 
@@ -174,8 +178,12 @@ def test_every_method_is_found() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef) and node.name.endswith("Module")
     }
-    bases = {"SegmentationModule", "SemanticModule", "InstanceModule", "EmbeddingModule"}
+    bases = {
+        "SegmentationModule", "SemanticModule", "InstanceModule", "EmbeddingModule", "ChanceModule",
+    }  # fmt: skip
     assert {cls.__name__ for cls in METHODS} == defined - bases
+    chance = {"RandomModule", "ClassPriorModule"}  # no other may leave the list below
+    assert {cls.__name__ for cls in METHODS if not cls.learns} == chance
 
 
 # a: construction and checkpoint
@@ -233,7 +241,7 @@ def test_a_checkpoint_reloads_to_the_same_output_from_python_and_command_line(
 # b: the terms
 
 
-@every_method
+@every_learner
 def test_b_every_term_is_finite_and_alone_moves_the_network(cls: type[SegmentationModule]) -> None:
     batch = batch_of(cls, samples(cls))
     names = list(build(cls).losses(batch))
@@ -251,7 +259,7 @@ def test_b_every_term_is_finite_and_alone_moves_the_network(cls: type[Segmentati
         assert any(not torch.equal(before[k], v) for k, v in module.named_parameters()), name
 
 
-@every_method
+@every_learner
 def test_b_the_loss_is_the_sum_of_the_terms_by_their_weights(
     cls: type[SegmentationModule], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +277,7 @@ def test_b_the_loss_is_the_sum_of_the_terms_by_their_weights(
 # c: the samples of a batch
 
 
-@every_method
+@every_learner
 def test_c_every_annotated_sample_gets_gradient(cls: type[SegmentationModule]) -> None:
     members = samples(cls)
     batch = batch_of(cls, members)
@@ -288,7 +296,7 @@ def test_c_every_annotated_sample_gets_gradient(cls: type[SegmentationModule]) -
         assert got == bool(used), (kinds(cls, sample), cls.uses)
 
 
-@every_method
+@every_learner
 @pytest.mark.usefixtures("no_chance")
 def test_c_a_batch_is_the_mean_of_its_annotated_samples(cls: type[SegmentationModule]) -> None:
     module = build(cls)
@@ -357,7 +365,7 @@ def test_d_the_teacher_is_an_average_that_moves_in_training_only(cls: Method) ->
 # e: what nobody told
 
 
-@every_method
+@every_learner
 @pytest.mark.usefixtures("no_chance")
 def test_e_what_lies_under_an_unknown_pixel_changes_nothing(cls: type[SegmentationModule]) -> None:
     module = build(cls)
@@ -492,7 +500,7 @@ def test_g_what_is_seen_turned_comes_back_to_its_place(cls: Method, shape: tuple
 # h: repetition
 
 
-@every_method
+@every_learner
 def test_h_one_seed_one_loss(cls: type[SegmentationModule]) -> None:
     losses = []
     for _ in range(2):
@@ -581,9 +589,12 @@ def test_h_two_ranks_take_the_steps_of_one_and_score_alike(
     assert cls.monitor in one["scores"]
     for name, value in one["scores"].items():
         assert two["scores"][name] == pytest.approx(value, abs=2e-3), name
+    if not cls.learns:
+        assert two["scores"] == one["scores"]
+        assert _fit_a_little(cls, 1, tmp_path)["scores"] == one["scores"]
 
 
-@every_method
+@every_learner
 def test_h_bfloat16_autocast_stays_close(cls: type[SegmentationModule], tmp_path: Path) -> None:
     half = _fit_a_little(cls, 1, tmp_path, "bf16-mixed")
     assert all(math.isfinite(v) for v in half["scores"].values())
@@ -663,7 +674,9 @@ CELLS = {"num_train": 64, "instance_ratio": 0.1, "batch_size": 4, "samples_per_e
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "cls", [cls for cls in METHODS if cls.annotation_terms], ids=lambda cls: cls.__name__
+    "cls",
+    [cls for cls in METHODS if cls.learns and cls.annotation_terms],
+    ids=lambda cls: cls.__name__,
 )
 def test_k_learns_the_synthetic_images(cls: type[SegmentationModule], tmp_path: Path) -> None:
     objects = finds_objects(cls)

@@ -55,16 +55,22 @@ class LoadingDataModule(pl.LightningDataModule, ABC):
             return annotation.paints_all_objects()
         return annotation.is_dense()
 
+    def training_sources(self) -> list[Source]:
+        """The images that are trained on: those of the kinds that ``kinds`` asks for."""
+        sources = self.part("train")
+        if self.use_kinds is None:
+            return sources
+        sources = [s for s in sources if set(self.use_kinds) & set(self.kinds[s.name])]
+        if not sources:
+            raise ValueError(
+                f"no training image has an annotation of the kinds {self.use_kinds}; "
+                "`semiweak inspect` lists the kinds there are"
+            )
+        return sources
+
     def train_dataloader(self) -> Loader:
         """Stratified random patches."""
-        sources = self.part("train")
-        if self.use_kinds is not None:
-            sources = [s for s in sources if set(self.use_kinds) & set(self.kinds[s.name])]
-            if not sources:
-                raise ValueError(
-                    f"no training image has an annotation of the kinds {self.use_kinds}; "
-                    "`semiweak inspect` lists the kinds there are"
-                )
+        sources = self.training_sources()
         kinds = [self.kinds[source.name][0] for source in sources]
         bare = "none" in (self.use_kinds or ())  # asked for by name
         if self.task == "instances" and not bare and not set(kinds) - {"none"}:

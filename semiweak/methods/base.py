@@ -60,6 +60,9 @@ class SegmentationModule(pl.LightningModule, ABC):
     consistency_terms: ClassVar[frozenset[str]] = frozenset()
     """The terms that compare two views of an image: 0 when the views and networks are the same."""
 
+    learns: ClassVar[bool] = True
+    """False for the baselines of chance, which have no loss."""
+
     monitor: ClassVar[str]
     """The score that the best checkpoint and the learning rate go by; larger is better."""
 

@@ -42,9 +42,13 @@ class SemanticModule(SegmentationModule):
 
         return predict_tiled(probabilities, image, self.tiling)
 
+    def batch_probabilities(self, batch: dict[str, Any] | SemanticBatch) -> Tensor:
+        """Class probabilities ``float32 (B, K, *S)`` of a batch of whole images."""
+        return self.predict_probabilities(batch["image"])
+
     def validation_step(self, batch: SemanticBatch, batch_idx: int) -> None:
         """Scores whole images."""
-        probabilities = self.predict_probabilities(batch["image"])
+        probabilities = self.batch_probabilities(batch)
         loss, known = cross_entropy(probabilities.clamp_min(1e-12).log(), batch["labels"])
         self.val_loss.update(loss[known])
         self.val_scores.update(probabilities, batch["labels"])
@@ -57,7 +61,7 @@ class SemanticModule(SegmentationModule):
 
     def test_step(self, batch: SemanticBatch, batch_idx: int) -> None:
         """Scores whole images."""
-        probabilities = self.predict_probabilities(batch["image"])
+        probabilities = self.batch_probabilities(batch)
         self.test_scores.update(probabilities, batch["labels"])
 
     def on_test_epoch_end(self) -> None:
@@ -79,7 +83,7 @@ class SemanticModule(SegmentationModule):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Labels ``int64 (B, *S)`` and probabilities of whole images."""
-        probabilities = self.predict_probabilities(batch["image"])
+        probabilities = self.batch_probabilities(batch)
         return {
             "labels": probabilities.max(dim=1).indices,  # argmax is far slower on a CPU
             "probabilities": probabilities,

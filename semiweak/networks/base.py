@@ -37,6 +37,10 @@ class SegmentationNetwork(nn.Module, ABC):
     def features(self, x: Tensor) -> Tensor:
         """Returns the last feature map before the head, ``(B, F, *S)``, at the images' size."""
 
+    @abstractmethod
+    def features_and_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns `features` and what `forward` returns, of one pass through the decoder."""
+
     def check_images(self, x: Tensor) -> None:
         """Refuses a tensor that is no batch of images for this network.
 
@@ -73,11 +77,17 @@ def pad_to_multiple(x: Tensor, multiple: int, smallest: int = 1) -> Tensor:
         multiple: Every spatial size of the result is a multiple of this, in pixels.
         smallest: And at least this, itself a multiple.
     """
-    missing = [max(-(-size // multiple) * multiple, smallest) - size for size in x.shape[2:]]
+    size = x.shape[2:]
+    missing = [n - m for n, m in zip(padded_size(size, multiple, smallest), size, strict=True)]
     if not any(missing):
         return x
     # F.pad wants (before, after) an axis, the last axis first.
     return F.pad(x, [n for extra in reversed(missing) for n in (0, extra)], mode="replicate")
+
+
+def padded_size(size: Sequence[int], multiple: int, smallest: int = 1) -> list[int]:
+    """The spatial size of what `pad_to_multiple` makes of images of a spatial ``size``."""
+    return [max(-(-n // multiple) * multiple, smallest) for n in size]
 
 
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:

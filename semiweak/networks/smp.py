@@ -6,6 +6,7 @@ so only when one of its architectures is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from math import lcm
 from typing import Any
@@ -16,7 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semiweak.networks.base import SegmentationNetwork, check_channels, crop_to, pad_to_multiple
+from semiweak.networks.base import (
+    SegmentationNetwork,
+    check_channels,
+    crop_to,
+    pad_to_multiple,
+    padded_size,
+)
 
 ARCHITECTURES: dict[str, Any] = {
     name.lower(): architecture for name, architecture in smp.MODEL_ARCHITECTURES_MAPPING.items()
@@ -76,21 +83,28 @@ class SMPNetwork(SegmentationNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits ``(B, K, H, W)`` of the images ``(B, C, H, W)``."""
-        self.check_images(x)
-        padded = pad_to_multiple(x, self.multiple, self.smallest)
-        return crop_to(self.head(self.model(padded)), x.shape[2:])
+        return crop_to(self.head(self._decoded(x)), x.shape[2:])
 
     def features(self, x: Tensor) -> Tensor:
         """Returns the decoder's output at the images' size, ``(B, F, H, W)``."""
+        return self._upsampled(self._decoded(x), x.shape[2:])
+
+    def features_and_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns `features` and what `forward` returns."""
+        decoded = self._decoded(x)
+        return self._upsampled(decoded, x.shape[2:]), crop_to(self.head(decoded), x.shape[2:])
+
+    def _decoded(self, x: Tensor) -> Tensor:
         self.check_images(x)
-        padded = pad_to_multiple(x, self.multiple, self.smallest)
-        features = self.model(padded)
-        if features.shape[2:] != padded.shape[2:]:
+        decoded: Tensor = self.model(pad_to_multiple(x, self.multiple, self.smallest))
+        return decoded
+
+    def _upsampled(self, decoded: Tensor, size: Sequence[int]) -> Tensor:
+        padded = padded_size(size, self.multiple, self.smallest)
+        if list(decoded.shape[2:]) != padded:
             # smp's heads upsample with aligned corners too.
-            features = F.interpolate(
-                features, size=padded.shape[2:], mode="bilinear", align_corners=True
-            )
-        return crop_to(features, x.shape[2:])
+            decoded = F.interpolate(decoded, size=padded, mode="bilinear", align_corners=True)
+        return crop_to(decoded, size)
 
     @torch.enable_grad()
     def _try_out(self, architecture: str, encoder: str) -> None:

@@ -85,8 +85,12 @@ class UNet(SegmentationNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits ``(B, K, *S)`` of the images ``(B, C, *S)``."""
-        logits: Tensor = self.head(self.features(x))
-        return logits
+        return self.features_and_output(x)[1]
+
+    def features_and_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns `features` and what `forward` returns."""
+        features = self.features(x)
+        return features, self.head(features)
 
     def features(self, x: Tensor) -> Tensor:
         """Returns the output of the last ConvBlock, ``(B, widths[0], *S)``."""

@@ -63,6 +63,9 @@ def test_any_size_and_any_number_of_channels(architecture):
             x = torch.randn(1, 2, *size)
             assert network(x).shape == (1, 3, *size)
             assert network.features(x).shape == (1, network.feature_channels, *size)
+            features, output = network.features_and_output(x)
+            assert torch.equal(features, network.features(x))
+            assert torch.equal(output, network(x))
 
 
 @pytest.mark.parametrize("architecture", ALL)
@@ -191,7 +194,7 @@ def test_an_encoder_of_one_image_size_is_told():
 
 def test_wrong_images_are_told():
     network = build("Unet")
-    for call in (network, network.features):
+    for call in (network, network.features, network.features_and_output):
         with pytest.raises(ValueError, match="built for in_channels=1, but the images have 3"):
             call(torch.zeros(1, 3, 32, 32))
 
