@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from semiweak.methods.dsp import DSPModule as DSPModule
     from semiweak.methods.fixmatch import FixMatchModule as FixMatchModule
     from semiweak.methods.iic import IICModule as IICModule
+    from semiweak.methods.point_distance import PointDistanceModule as PointDistanceModule
     from semiweak.methods.pseudo_label import PseudoLabelModule as PseudoLabelModule
     from semiweak.methods.spoco import SpocoModule as SpocoModule
     from semiweak.methods.supervised import SupervisedModule as SupervisedModule
@@ -64,6 +65,7 @@ _HOME = {
     "DSPModule": "semiweak.methods.dsp",
     "FixMatchModule": "semiweak.methods.fixmatch",
     "IICModule": "semiweak.methods.iic",
+    "PointDistanceModule": "semiweak.methods.point_distance",
     "PseudoLabelModule": "semiweak.methods.pseudo_label",
     "RandomModule": "semiweak.methods.chance",
     "SpocoModule": "semiweak.methods.spoco",

@@ -16,6 +16,14 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache_folder(tmp_path_factory):
+    """What is kept from one training to the next is not kept in the folder of who runs tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Small networks are quickest on one thread, above all when other processes use the cores."""

@@ -181,12 +181,15 @@ class Sample:
         name: The file's stem; unique in a data set.
         content: ``bool (*S)``, False where a crop was padded beyond the image's edge; None when the
             image fills the frame.
+        maps: Numbers ``float32 (M, *S)`` for each pixel that move with the image, NaN where there
+            are none; None without such.
     """
 
     image: NDArray[np.generic]
     annotation: Annotation
     name: str
     content: NDArray[np.bool_] | None = None
+    maps: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         # An annotation without boxes or points cannot know how many axes the image has.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ class SemanticBatch(TypedDict):
         tags: ``int8 (B, K)``: 1 present, 0 absent, -1 unknown. Of a crop, 1 is an upper bound:
             present in the image that the crop was taken from.
         name: Per image, the stem of its file.
+        distances: ``float32 (B, K, *S)``, in training with a method that asks for it: how far each
+            pixel is from the nearest point of each class, NaN where that is not known. Points of
+            the whole image count, and pixels are those of the image before a patch is scaled.
     """
 
     image: Tensor
@@ -44,6 +47,7 @@ class SemanticBatch(TypedDict):
     point_labels: list[Tensor]
     tags: Tensor
     name: list[str]
+    distances: NotRequired[Tensor]
 
 
 class InstanceBatch(TypedDict):
@@ -118,6 +122,12 @@ def instance_item(sample: Sample, *, training: bool = True) -> dict[str, Any]:
             id_of_background = int(ids.max(initial=0)) + 1
             ids[background] = id_of_background
     return image_item(sample) | {"instances": _tensor(ids), "background": id_of_background}
+
+
+def maps_item(key: str, sample: Sample) -> dict[str, Any]:
+    """The maps that moved with an image, as one more part of its item."""
+    assert sample.maps is not None
+    return {key: _tensor(sample.maps)}
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Crops, flips, transposes and affine maps that move an image and all its annotations together.
 
 Every function returns a new `Sample` whose annotations are still true: a box is clipped or dropped,
-a point is inside or gone, what comes from beyond the image is unknown and no `content`. A tag
+a point is inside or gone, what comes from beyond the image is unknown and no `content`. Maps that
+move with the image keep their values: a distance stays one in pixels of the image as it was. A tag
 speaks of the whole annotated image, so that after a crop "present" is an upper bound ("present
 somewhere in the image that this crop was taken from") while "absent" stays exact.
 """
@@ -41,6 +42,11 @@ def _map_label_images(annotation: Annotation, change: Callable[[Array, int], Arr
     )
 
 
+def _map_maps(sample: Sample, change: Callable[[Array, float], Array]) -> Array | None:
+    """Applies ``change(array, fill)`` to each of the maps that move with the image."""
+    return None if sample.maps is None else np.stack([change(m, np.nan) for m in sample.maps])
+
+
 def _with_boxes_and_points(
     annotation: Annotation, boxes: Array, points: Array, shape: Sequence[int]
 ) -> Annotation:
@@ -73,7 +79,7 @@ def crop(sample: Sample, start: Sequence[int], size: Sequence[int]) -> Sample:
     pad = [(b, m - b - (w.stop - w.start)) for b, m, w in zip(before, size, window, strict=True)]
     padded = any(first or last for first, last in pad)
 
-    def cut(array: Array, fill: int) -> Array:
+    def cut(array: Array, fill: float) -> Array:
         array = array[window]
         return np.pad(array, pad, constant_values=fill) if padded else array
 
@@ -93,7 +99,8 @@ def crop(sample: Sample, start: Sequence[int], size: Sequence[int]) -> Sample:
         annotation.points - offset,
         size,
     )
-    return Sample(image, annotation, sample.name, None if content is None else cut(content, 0))
+    content = None if content is None else cut(content, 0)
+    return Sample(image, annotation, sample.name, content, _map_maps(sample, cut))
 
 
 def flip(sample: Sample, axes: Sequence[int]) -> Sample:
@@ -114,6 +121,7 @@ def flip(sample: Sample, axes: Sequence[int]) -> Sample:
         replace(annotation, boxes=boxes, points=points),
         sample.name,
         None if sample.content is None else np.flip(sample.content, axes),
+        _map_maps(sample, lambda array, _: np.flip(array, axes)),
     )
 
 
@@ -131,6 +139,7 @@ def transpose(sample: Sample, order: Sequence[int]) -> Sample:
         ),
         sample.name,
         None if sample.content is None else sample.content.transpose(order),
+        _map_maps(sample, lambda array, _: array.transpose(order)),
     )
 
 
@@ -190,7 +199,7 @@ def affine(
     origin = moved["mask"]
     inside = origin > 0
 
-    def move(array: Array, fill: int) -> Array:
+    def move(array: Array, fill: float) -> Array:
         return np.where(inside, array.ravel()[origin - 1], fill).astype(array.dtype)
 
     image = np.moveaxis(moved["image"].reshape(image.shape), -1, 0)
@@ -211,4 +220,5 @@ def affine(
         np.asarray(moved["keypoints"], np.float32).reshape(-1, 2)[:, ::-1],
         shape,
     )
-    return Sample(image, annotation, sample.name, None if content.all() else content)
+    content = None if content.all() else content
+    return Sample(image, annotation, sample.name, content, _map_maps(sample, move))

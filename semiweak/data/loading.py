@@ -13,7 +13,7 @@ from semiweak.data.batch import collate, to_contract
 from semiweak.data.normalize import Normalization
 from semiweak.data.patches import Geometry
 from semiweak.data.sampler import EvaluationSampler, StratifiedSampler, strata
-from semiweak.data.source import Source, TrainingPatches, WholeImages
+from semiweak.data.source import Maps, Source, TrainingPatches, WholeImages
 
 Loader = DataLoader[dict[str, Any]]
 PartName = Literal["train", "val", "test", "predict"]
@@ -36,6 +36,7 @@ class LoadingDataModule(pl.LightningDataModule, ABC):
     seed: int
     normalization: Normalization | None
     kinds: dict[str, tuple[Kind, ...]]
+    maps: Maps | None = None
 
     @property
     @abstractmethod
@@ -54,6 +55,13 @@ class LoadingDataModule(pl.LightningDataModule, ABC):
         if self.task == "instances":
             return annotation.paints_all_objects()
         return annotation.is_dense()
+
+    def add_maps(self, maps: Maps | None) -> None:
+        """Has training patches carry maps of their image, cut out and turned as the image is.
+
+        A method that learns from more than the batch has otherwise asks for it in its ``setup``.
+        """
+        self.maps = maps
 
     def training_sources(self) -> list[Source]:
         """The images that are trained on: those of the kinds that ``kinds`` asks for."""
@@ -87,7 +95,9 @@ class LoadingDataModule(pl.LightningDataModule, ABC):
             rank=rank,
             seed=self.seed,
         )
-        patches = TrainingPatches(sources, self.geometry, self.patch_size, self.item_classes)
+        patches = TrainingPatches(
+            sources, self.geometry, self.patch_size, self.item_classes, self.maps
+        )
         return self._loader(patches, sampler=sampler, batch_size=self.batch_size)
 
     def val_dataloader(self) -> Loader | list[Loader]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from semiweak.data.annotations import Sample, Task
-from semiweak.data.batch import image_item, instance_item, semantic_item
+from semiweak.data.batch import image_item, instance_item, maps_item, semantic_item
 from semiweak.data.knowledge import understand
 from semiweak.data.patches import Geometry
 from semiweak.data.sampler import Draw
@@ -33,6 +34,20 @@ class Source:
     complete: bool | None = None
 
 
+@dataclass(frozen=True)
+class Maps:
+    """Numbers for each pixel that training patches carry beside their image.
+
+    Attributes:
+        key: Under which key of the batch, ``float32 (B, M, *S)``.
+        make: Makes those of a whole image, ``float32 (M, *S)``, NaN where there are none, such as
+            beyond the image. It is called for each patch.
+    """
+
+    key: str
+    make: Callable[[Sample], NDArray[np.float32]]
+
+
 class TrainingPatches(Dataset[dict[str, Any]]):
     """Random patches; asked for by `Draw`, so that a seed repeats a patch wherever it is made."""
 
@@ -42,23 +57,30 @@ class TrainingPatches(Dataset[dict[str, Any]]):
         geometry: Geometry,
         patch_size: Sequence[int],
         num_classes: int | None,
+        maps: Maps | None = None,
     ) -> None:
         self.sources = sources
         self.geometry = geometry
         self.patch_size = patch_size
         self.num_classes = num_classes
+        self.maps = maps
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         sample = self.sources[draw.index].read()
+        if self.maps is not None:
+            sample = replace(sample, maps=self.maps.make(sample))
         rng = np.random.default_rng(draw.seed)
         task: Task = "instances" if self.num_classes is None else "semantic"
         patch = self.geometry.patch(sample, self.patch_size, rng, task)
-        if self.num_classes is None:
-            return instance_item(patch)
-        return semantic_item(patch, self.num_classes)
+        item = (
+            instance_item(patch)
+            if self.num_classes is None
+            else semantic_item(patch, self.num_classes)
+        )
+        return item if self.maps is None else item | maps_item(self.maps.key, patch)
 
 
 class WholeImages(Dataset[dict[str, Any]]):
