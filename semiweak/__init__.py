@@ -31,12 +31,12 @@ if TYPE_CHECKING:
         AdversarialSpocoModule as AdversarialSpocoModule,
     )
     from semiweak.methods.box_projection import BoxProjectionModule as BoxProjectionModule
-    from semiweak.methods.con2r import Con2RModule as Con2RModule
     from semiweak.methods.chance import ClassPriorModule as ClassPriorModule
     from semiweak.methods.chance import RandomModule as RandomModule
     from semiweak.methods.classification_branch import (
         ClassificationBranchModule as ClassificationBranchModule,
     )
+    from semiweak.methods.con2r import Con2RModule as Con2RModule
     from semiweak.methods.dsp import DSPModule as DSPModule
     from semiweak.methods.fixmatch import FixMatchModule as FixMatchModule
     from semiweak.methods.iic import IICModule as IICModule
