@@ -79,6 +79,7 @@ METHODS: dict[str, Method] = {
     "geodesic branch": Method("PointDistanceModule", ("points",), {"distance": "geodesic"}),
     "Con2R": Method("Con2RModule", ("tags", "boxes", "points"), STRONG),
     "pseudo-label": Method("PseudoLabelModule", ("none",), {"filter_candidates": False}, RAMP),
+    "pseudo-label, filtered": Method("PseudoLabelModule", ("tags", "boxes", "points"), ramp=RAMP),
     "FixMatch": Method("FixMatchModule", ("none",), STRONG | {"filter_candidates": False}, RAMP),
     "FixMatch, filtered": Method(
         "FixMatchModule", ("tags", "boxes", "points", "mixed"), STRONG, RAMP
