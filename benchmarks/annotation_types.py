@@ -67,6 +67,10 @@ class Method(NamedTuple):
 
 # 32 pixels are a small part of the papers' images and a quarter of patches of 128.
 STRONG: dict[str, Any] = {"strong": {"cutout_size": 8}}
+# Where both weights are 1, or embeddings may have any length, as their codes have it, the method is
+# worse than without: docs/results.md.
+WEAK_BOXES = {"projection_weight": 0.1, "pairwise_weight": 0.1}
+LENGTH_1 = {"normalize": True, "temperature": 0.1}
 RAMP = ("pseudo_label_rampup",)
 METHODS: dict[str, Method] = {
     "random": Method("RandomModule", ("none",)),
@@ -74,10 +78,10 @@ METHODS: dict[str, Method] = {
     "U-Net": Method("SupervisedModule", ("none", "points", "mixed")),
     "U-Net, batches of masks only": Method("SupervisedModule", ("none",), kinds=["mask"]),
     "classification branch": Method("ClassificationBranchModule", ("tags",)),
-    "box projection": Method("BoxProjectionModule", ("boxes",), {}, ("pairwise_warmup",)),
+    "box projection": Method("BoxProjectionModule", ("boxes",), WEAK_BOXES, ("pairwise_warmup",)),
     "Euclidean branch": Method("PointDistanceModule", ("points",), {"distance": "euclidean"}),
     "geodesic branch": Method("PointDistanceModule", ("points",), {"distance": "geodesic"}),
-    "Con2R": Method("Con2RModule", ("tags", "boxes", "points"), STRONG),
+    "Con2R": Method("Con2RModule", ("tags", "boxes", "points"), STRONG | LENGTH_1),
     "pseudo-label": Method("PseudoLabelModule", ("none",), {"filter_candidates": False}, RAMP),
     "pseudo-label, filtered": Method("PseudoLabelModule", ("tags", "boxes", "points"), ramp=RAMP),
     "FixMatch": Method("FixMatchModule", ("none",), STRONG | {"filter_candidates": False}, RAMP),
@@ -160,7 +164,11 @@ def train_and_test(
     arguments = method.arguments | dict.fromkeys(method.ramp, options.steps // 2)
     cls = getattr(semiweak, method.cls)
     if cls.learns:
-        arguments |= {"widths": options.widths, "lr": options.lr, "lr_factor": 1.0}
+        arguments |= {"network": options.network, "lr": options.lr, "lr_factor": 1.0}
+        if options.network == "unet":
+            arguments["widths"] = options.widths
+        else:
+            arguments["encoder"] = options.encoder
     model = cls(
         in_channels=data.in_channels,
         num_classes=data.num_classes,
@@ -202,6 +210,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--widths", nargs="*", type=int, default=[16, 32, 64, 128])
+    parser.add_argument("--network", default="unet", help="see build_network; another --out for it")
+    parser.add_argument("--encoder", default="resnet34", help="of another network than the U-Net")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--precision", default="32-true")

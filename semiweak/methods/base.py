@@ -152,9 +152,7 @@ class SegmentationModule(pl.LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and a learning rate that falls when the validation score stops improving."""
         optimizer = torch.optim.Adam(
-            [p for p in self.parameters() if p.requires_grad],
-            lr=self.lr,
-            weight_decay=self.weight_decay,
+            self.parameter_groups(), lr=self.lr, weight_decay=self.weight_decay
         )
         scheduler = self.plateau(optimizer)
         if scheduler is None:
@@ -169,6 +167,10 @@ class SegmentationModule(pl.LightningModule, ABC):
                 "strict": False,  # with other data modules there may be no validation either
             },
         }
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, in groups that may have a rate of their own (``"lr"``)."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def plateau(
         self, optimizer: torch.optim.Optimizer

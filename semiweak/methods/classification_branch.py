@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,9 @@ class ClassificationBranchModule(SemanticModule):
         encoder_weights: Their pretrained weights, such as ``"imagenet"``; downloads them.
         classification_weight: Weight of the classification; 0 leaves the branch out.
         separate: A branch of its own for each class; otherwise one with an output a class.
+        branch_lr_factor: The learning rate of the branch is this times that of the network. Its
+            linear layers have thousands of inputs, so that a step at the rate of the network may
+            turn their outputs over; then the features follow the branch instead of the pixels.
         gate: In prediction, take away the classes that the branch does not see (Bae et al., 2022),
             tile by tile; see `gated`.
         gate_threshold: A class is taken away when its probability to be there is below this.
@@ -76,6 +79,7 @@ class ClassificationBranchModule(SemanticModule):
         encoder_weights: str | None = None,
         classification_weight: float = 0.5,  # not published but for "below that of segmentation"
         separate: bool = True,  # Mlynarski et al.
+        branch_lr_factor: float = 0.1,  # not in the paper
         gate: bool = False,  # DSP, supplement 4: no better with it
         gate_threshold: float = 0.5,  # not in the paper
         lr: float = 2e-4,  # this and the next four: as SupervisedModule, to be compared with it
@@ -99,6 +103,8 @@ class ClassificationBranchModule(SemanticModule):
             raise ValueError(
                 f"classification_weight is {classification_weight}; it must not be negative"
             )
+        if not branch_lr_factor > 0:
+            raise ValueError(f"branch_lr_factor is {branch_lr_factor}; it must be positive")
         if not 0 <= gate_threshold <= 1:
             raise ValueError(f"gate_threshold is {gate_threshold}; it is a probability: 0 to 1")
         if gate and not classification_weight:
@@ -122,7 +128,16 @@ class ClassificationBranchModule(SemanticModule):
                 separate=separate,
             )
         self.classification_weight = classification_weight
+        self.branch_lr_factor = branch_lr_factor
         self.gate, self.gate_threshold = gate, gate_threshold
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The network, and the branch at a rate of its own."""
+        groups = [{"params": [p for p in self.network.parameters() if p.requires_grad]}]
+        if self.branch is None:
+            return groups
+        rate = self.lr * self.branch_lr_factor
+        return [*groups, {"params": list(self.branch.parameters()), "lr": rate}]
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits ``(B, K, *S)`` of images ``(B, C, *S)`` of any size."""

@@ -23,7 +23,7 @@ class ClassificationBranch(nn.Module):
     ReLU and a residual connection around the five in the middle. Inferred, as it is not published:
     that the cells are laid over the image, whatever its size, and the convolutions are 3x3 without
     padding, each of which takes a cell away at both ends (21 - 5 * 2 = 11); the numbers of channels
-    and units; where the residual connection starts and ends; and the initialisation (He et al.).
+    and units; and where the residual connection starts and ends.
 
     Args:
         in_channels: F, the channels of the feature map.
@@ -73,12 +73,6 @@ class _Branch(nn.Module):
         # Without the last ReLU, which comes after the sum.
         self.residual = nn.Sequential(*[m for linear in inner for m in (linear, nn.ReLU())][:-1])
         self.last = nn.Linear(units, outputs)
-        # torch's own initialisation shrinks what goes through each layer: after twelve, a twentieth
-        # of this gradient would reach the network.
-        for layer in (*layers, self.first, *inner):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(self.convolutions(x).flatten(1)).relu()
