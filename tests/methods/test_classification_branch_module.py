@@ -116,6 +116,25 @@ def test_the_branch_alone_reaches_the_shared_network(network: str, separate: boo
     assert any(p.grad.any() for p in module.network.parameters() if p.grad is not None)
 
 
+def test_the_branch_has_a_rate_of_its_own() -> None:
+    module = build(lr=0.01, branch_lr_factor=0.25)
+    before = [p.detach().clone() for p in module.parameters()]
+    optimizer = module.configure_optimizers()["optimizer"]
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()  # the first step of Adam is as long as the rate
+    of_branch = {id(p) for p in module.branch.parameters()}
+    for parameter, old in zip(module.parameters(), before, strict=True):
+        step = 0.0025 if id(parameter) in of_branch else 0.01
+        torch.testing.assert_close(old - parameter, torch.full_like(old, step), rtol=1e-2, atol=0)
+
+
+def test_without_the_branch_there_is_one_rate() -> None:
+    module = build(classification_weight=0.0)
+    (group,) = module.configure_optimizers()["optimizer"].param_groups
+    assert len(group["params"]) == len(list(module.parameters()))
+
+
 def test_the_number_of_branches() -> None:
     assert len(build().branch.branches) == K
     assert len(build(separate=False).branch.branches) == 1
@@ -187,6 +206,7 @@ def test_presence_is_a_probability_a_class() -> None:
     [
         ({"classification_weight": -1.0}, "classification_weight is -1.0"),
         ({"gate_threshold": 50}, "gate_threshold is 50; it is a probability"),
+        ({"branch_lr_factor": 0.0}, "branch_lr_factor is 0.0; it must be positive"),
         ({"gate": True, "classification_weight": 0.0}, "gate asks the branch"),
     ],
 )
