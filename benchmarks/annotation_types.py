@@ -67,10 +67,8 @@ class Method(NamedTuple):
 
 # 32 pixels are a small part of the papers' images and a quarter of patches of 128.
 STRONG: dict[str, Any] = {"strong": {"cutout_size": 8}}
-# Where both weights are 1, or embeddings may have any length, as their codes have it, the method is
-# worse than without: docs/results.md.
+# With both weights at 1 the method is worse than without boxes: docs/results.md.
 WEAK_BOXES = {"projection_weight": 0.1, "pairwise_weight": 0.1}
-LENGTH_1 = {"normalize": True, "temperature": 0.1}
 RAMP = ("pseudo_label_rampup",)
 METHODS: dict[str, Method] = {
     "random": Method("RandomModule", ("none",)),
@@ -81,7 +79,7 @@ METHODS: dict[str, Method] = {
     "box projection": Method("BoxProjectionModule", ("boxes",), WEAK_BOXES, ("pairwise_warmup",)),
     "Euclidean branch": Method("PointDistanceModule", ("points",), {"distance": "euclidean"}),
     "geodesic branch": Method("PointDistanceModule", ("points",), {"distance": "geodesic"}),
-    "Con2R": Method("Con2RModule", ("tags", "boxes", "points"), STRONG | LENGTH_1),
+    "Con2R": Method("Con2RModule", ("tags", "boxes", "points"), STRONG),
     "pseudo-label": Method("PseudoLabelModule", ("none",), {"filter_candidates": False}, RAMP),
     "pseudo-label, filtered": Method("PseudoLabelModule", ("tags", "boxes", "points"), ramp=RAMP),
     "FixMatch": Method("FixMatchModule", ("none",), STRONG | {"filter_candidates": False}, RAMP),

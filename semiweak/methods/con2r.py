@@ -63,8 +63,8 @@ class Con2RModule(SemanticModule):
             themselves for embeddings.
         filter_candidates: Join by the prediction among the classes that the annotations leave a
             pixel (a painted pixel has one). Otherwise the contrast looks at no annotation.
-        normalize: Let embeddings have the length 1.
-        temperature: Divides the embeddings' inner products.
+        normalize: Let embeddings have the length 1. The authors' code takes them as they are given.
+        temperature: Divides the embeddings' inner products; 1 is that of the code.
         strong: Arguments of `StrongView`, the strong view; the others have its defaults.
         lr: Learning rate of Adam.
         weight_decay: Weight decay of Adam.
@@ -105,8 +105,8 @@ class Con2RModule(SemanticModule):
         alpha: float = 0.5,
         embedding_dim: int = 64,
         filter_candidates: bool = True,  # DSP, supplement, Table 2: with tags, boxes or points
-        normalize: bool = False,  # this and the next: the authors' code
-        temperature: float = 1.0,
+        normalize: bool = True,  # this and the next: the authors' code leaves it to its caller
+        temperature: float = 0.1,
         strong: dict[str, Any] | None = None,  # DSP, supplement 4: as FixMatch
         lr: float = 2e-4,  # this and the next four: as SupervisedModule, to be compared with it
         weight_decay: float = 1e-5,

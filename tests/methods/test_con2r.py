@@ -272,9 +272,9 @@ def test_training_draws_the_embeddings_of_a_class_together() -> None:
     assert last < first - 0.5
 
 
-def test_the_defaults_are_those_of_the_code_and_the_supplement() -> None:
+def test_the_defaults_are_those_of_the_supplement_and_of_the_page() -> None:
     module = Con2RModule()
-    assert (module.normalize, module.temperature) == (False, 1.0)
+    assert (module.normalize, module.temperature) == (True, 0.1)
     assert module.filter_candidates
     view = module.strong
     assert (view.cutout_size, view.cutout_times, view.cutout_p) == (32, 9, 0.5)
