@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Iterable, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,21 @@ from benchmarks.report import machine, table
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 Result = dict[str, Any]
 Line = tuple[str, str]
 """What the other images have, and the method."""
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#888888")
+COLORS = (
+    *("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#e69f00", "#56b4e9", "#8c564b", "#6a3d9a"),
+)
+MARKERS = "osD^v<>pX"
 CHANCE = ("random", "class prior")
+PLAIN = "U-Net"
+TITLES = {"none": "nothing", "mixed": "boxes, points, tags or nothing"}
 
 
 def report(
@@ -80,47 +87,73 @@ def draw(
 ) -> None:
     """Test Dice over ``axis``, a panel for each annotation of the others, with deviations.
 
-    What does not look at the other images is drawn in all panels, dashed; chance is a dotted line.
+    In all panels: chance (dotted), and the plain network whose other images have nothing (dashed).
     """
     panels = [o for o in dict.fromkeys(others for others, _ in order) if o != "masks"]
     panels = [o for o in panels if any(r["others"] == o for r in results)]
     if not panels:
         return
+    methods = list(dict.fromkeys(method for _, method in order))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(1 + 3.2 * len(panels), 4.2), sharey=True, squeeze=False
+        rows, columns, figsize=(3.6 * columns, 3.3 * rows + 1), sharey=True, squeeze=False
     )
-    for panel, others in zip(axes[0], panels, strict=True):
-        colors = cycle(COLORS)
-        for method in dict.fromkeys(method for _, method in order):
-            own = [r for r in results if r["method"] == method and r["others"] == others]
-            common = [r for r in results if r["method"] == method and r["others"] == "masks"]
-            if not own and method not in (*CHANCE, "U-Net"):
-                continue
-            beside = not own
-            own = own or [r for r in results if r["method"] == method and r["others"] == "none"]
-            points = _points([*common, *own], axis)
-            if not points:
-                continue
-            x, mean, spread = zip(*points, strict=True)
-            style = ":" if method in CHANCE else "--" if beside else "-"
-            (line,) = panel.plot(
-                x, mean, style, marker="." if style == "-" else "", label=method, color=next(colors)
-            )
-            low, high = ([m + s * d for m, d in zip(mean, spread, strict=True)] for s in (-1, 1))
-            panel.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-        panel.set_title(f"others have {others}")
+    for panel, others in zip(axes.flat, panels, strict=False):
+        for method in methods:
+            common = [r for r in results if (r["method"], r["others"]) == (method, "masks")]
+            for given in dict.fromkeys((others, "none")):
+                own = [r for r in results if (r["method"], r["others"]) == (method, given)]
+                if own and (given == others or method in (*CHANCE, PLAIN)):
+                    _line(panel, method, _points([*common, *own], axis), methods, given != others)
+        panel.set_title(f"others have {TITLES.get(others, others)}", fontsize=10)
         panel.set_xlabel(label)
         panel.set_xscale("log")
-        ticks = sorted({r["acr"] for r in results})
-        if axis == "acr":
-            panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
-            panel.minorticks_off()
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        ticks = {r["acr"] for r in results} if axis == "acr" else _ticks(r[axis] for r in results)
+        panel.set_xticks(sorted(ticks))
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
-    axes[0][0].set_ylabel("test Dice")
-    figure.tight_layout()
+    for panel in axes.flat[len(panels) :]:
+        panel.set_axis_off()
+    for row in axes:
+        row[0].set_ylabel("test Dice")
+    lines = {line.get_label(): line for panel in axes.flat for line in panel.get_lines()}
+    figure.tight_layout(rect=(0, 0.7 / (3.3 * rows + 1), 1, 1))
+    figure.legend(lines.values(), lines.keys(), loc="lower center", ncols=5, fontsize=7.5)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _line(
+    panel: Axes,
+    method: str,
+    points: Sequence[tuple[float, float, float]],
+    methods: Sequence[str],
+    beside: bool,
+) -> None:
+    """One method; those of one name up to the comma, such as "FixMatch, filtered", look alike."""
+    x, mean, spread = zip(*points, strict=True)
+    families = list(dict.fromkeys(m.split(", ")[0] for m in methods if m not in CHANCE))
+    if method in CHANCE:
+        look = {"color": ("0.75", "0.5")[CHANCE.index(method)], "linestyle": ":"}
+        panel.plot(x, mean, label=method, **look)
+        return
+    family = families.index(method.split(", ")[0])
+    color, marker = COLORS[family % len(COLORS)], MARKERS[family % len(MARKERS)]
+    part = method != method.split(", ")[0] and method.split(", ")[0] == PLAIN
+    style = "--" if beside else "-." if part else "-"
+    name = f"{method}, others have nothing" if beside else method
+    panel.plot(x, mean, style, marker=marker, markersize=4, label=name, color=color)
+    low, high = ([m + s * d for m, d in zip(mean, spread, strict=True)] for s in (-1, 1))
+    panel.fill_between(x, low, high, color=color, alpha=0.07, linewidth=0)
+
+
+def _ticks(values: Iterable[float]) -> list[float]:
+    """Round numbers from the smallest to the largest of some positive values."""
+    found = [v for v in values if v > 0]
+    steps = [m * 10.0**e for e in range(-4, 6) for m in (1, 2, 5)]
+    return [t for t in steps if found and 0.99 * min(found) <= t <= 1.01 * max(found)]
 
 
 def _points(results: Sequence[Result], axis: str) -> list[tuple[float, float, float]]:
