@@ -160,6 +160,7 @@ def train_and_test(
     )
     data.setup("fit")
     arguments = method.arguments | dict.fromkeys(method.ramp, options.steps // 2)
+    arguments |= options.arguments
     cls = getattr(semiweak, method.cls)
     if cls.learns:
         arguments |= {"network": options.network, "lr": options.lr, "lr_factor": 1.0}
@@ -210,6 +211,10 @@ def main() -> None:
     parser.add_argument("--widths", nargs="*", type=int, default=[16, 32, 64, 128])
     parser.add_argument("--network", default="unet", help="see build_network; another --out for it")
     parser.add_argument("--encoder", default="resnet34", help="of another network than the U-Net")
+    parser.add_argument(
+        "--arguments", type=json.loads, default={},
+        help="JSON: other arguments of the methods, such as '{\"alpha\": 0}'; another --out for it",
+    )  # fmt: skip
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--precision", default="32-true")

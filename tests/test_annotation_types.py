@@ -108,3 +108,9 @@ def test_another_network(run: Any) -> None:
     options = ("--methods", "Con2R", "--others", "tags", "--acr", "2", "--seeds", "0")
     out = run(*options, "--network", "smp.Unet", "--encoder", "mobilenet_v2")
     assert len(rows_of(out)) == 1
+
+
+def test_other_arguments_reach_the_method(run: Any) -> None:
+    options = ("--methods", "Con2R", "--others", "tags", "--acr", "2", "--seeds", "0")
+    with pytest.raises(ValueError, match="contrast_weight"):
+        run(*options, "--arguments", '{"contrast_weight": -1.0}')
